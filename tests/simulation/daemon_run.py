@@ -35,8 +35,8 @@ from msgspec.structs import replace
 from simulated_models import DEFAULT_SOURCE
 from slot_checks import SlotChecks
 
-from subtitled.asr.model import DEMO
 from subtitled.config.model_choice import configured_models
+from subtitled.config.model_files import DEMO
 from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev

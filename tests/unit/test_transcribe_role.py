@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from subtitled.asr.engine import OutOfMemoryError
 from subtitled.asr.idle_unload import IdleUnload
+from subtitled.asr.model import load
 from subtitled.asr.progress import report_step
 from subtitled.asr.prompts import PromptRequest
 from subtitled.core.protocol import (
@@ -24,12 +26,16 @@ from subtitled.core.protocol import (
     LeaseItem,
     LeaseRefused,
     SegmentResult,
+    TextItem,
     Transcribe,
     Transcribed,
+    Translate,
+    Translated,
 )
 from subtitled.core.records import SegmentKey
+from subtitled.core.translation import SentenceTranslation, TranslationRequest
 from subtitled.errors import ExitCode
-from subtitled.workers.model_loader import LoadedModel
+from subtitled.workers.model_loader import LoadedModel, load_model
 from subtitled.workers.resident_models import ResidentModels
 from subtitled.workers.transcribe import TranscribeRole
 
@@ -47,6 +53,12 @@ class Port:
         """Keep a message."""
         assert not blobs
         self.sent.put(message)
+
+    def answer(self) -> FromWorker:
+        """Return the next message that is not a heartbeat."""
+        while isinstance(message := self.sent.get(timeout=WAIT_S), Heartbeat):
+            pass
+        return message
 
     def stop(self, code: ExitCode) -> None:
         """Keep the exit code."""
@@ -145,3 +157,56 @@ def test_lease_without_a_result_reports_the_models_that_were_loaded_and_unloaded
     assert answer.loaded is not None
     assert (answer.loaded.name, answer.evicted) == ("big", ("",))
     assert role.drain() is ExitCode.OK
+
+
+def test_worker_with_the_bundled_models_transcribes_and_translates() -> None:
+    port = Port()
+    load_one = partial(load_model, device="cpu", cpu_threads=1, wants_digest=True, load=load)
+    loaded = load_one(EngineSettings(model="demo"))
+    role = TranscribeRole(port, loaded, ResidentModels(loaded, load_one))
+    request = TranslationRequest(source="en", target="zh", sentences=("Goodbye.", "Thank you for listening."))
+    item = TextItem(key=SegmentKey("a", 0), request=request)
+    engine = EngineSettings(kind="ctranslate2", model="demo-translation", beam_size=5, batch_size=0)
+    role.receive(Translate(lease=1, items=(item,), model="text", is_load=True, engine=engine), ())
+    answer = port.answer()
+    assert isinstance(answer, Translated)
+    assert answer.loaded is not None
+    assert (answer.loaded.name, answer.loaded.languages) == ("text", ())
+    assert answer.loaded.memory_bytes > 0
+    assert len(answer.loaded.digest) == 64
+    [result] = answer.results
+    assert (result.key, result.engine, result.version) == (
+        item.key,
+        "ctranslate2",
+        "demo-translation, int8_float32",
+    )
+    assert result.sentences == (
+        SentenceTranslation(text="再见。"),
+        SentenceTranslation(text="谢谢收听。"),
+    )
+    for wrong in (
+        Translate(lease=2, items=(item,)),
+        Transcribe(lease=3, items=(), word_timestamps="auto", model="text"),
+        Translate(
+            lease=4,
+            items=(item,),
+            model="speech",
+            is_load=True,
+            engine=EngineSettings(model="demo-translation"),
+        ),
+        Translate(
+            lease=5,
+            items=(item,),
+            model="speech",
+            is_load=True,
+            engine=EngineSettings(kind="ctranslate2", model="demo"),
+        ),
+    ):
+        role.receive(wrong, ())
+        refused = port.answer()
+        assert isinstance(refused, LeaseRefused)
+        assert refused.lease == wrong.lease
+        assert "translate text" in refused.cause or "translates text" in refused.cause
+        assert refused.is_model_fault == wrong.is_load
+    role.receive(Drain(), ())
+    assert port.codes.get(timeout=WAIT_S) is ExitCode.OK

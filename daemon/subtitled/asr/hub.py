@@ -14,22 +14,30 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from subtitled.asr.model import DEMO, HubUnreachableError, converted_folder, locate
-from subtitled.config.model_files import conversion, fault_of, is_convertible, is_folder
+from subtitled.asr.model import HubUnreachableError, converted_folder, locate
+from subtitled.config.model_files import BUNDLED, conversion, fault_of, is_convertible, is_folder
+from subtitled.config.translation_files import EXTRA_FILES
 from subtitled.errors import ModelError
 
 OnProgress = Callable[[int, int], None]
 """Called every second with the bytes received so far, and those of the whole model (0 if unknown)."""
 PROGRESS_EVERY_S = 1.0
-_FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
-"""What `download_model` of faster-whisper downloads."""
+_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.bin",
+    "tokenizer.json",
+    "*vocabulary.*",
+    *EXTRA_FILES,
+)
+"""What is downloaded: the files that `download_model` of faster-whisper downloads, and those of translation models."""
 PR_SET_PDEATHSIG = 1
 CONVERTER = (sys.executable, "-m", "ctranslate2.converters.transformers")
 
 
 def may_need_fetching(name: str) -> bool:
     """Return whether a model may have to be downloaded or converted; reads names and folders only."""
-    return name != DEMO and (not is_folder(name) or is_convertible(Path(name)))
+    return name not in BUNDLED and (not is_folder(name) or is_convertible(Path(name)))
 
 
 def fetch(name: str, on_progress: OnProgress) -> Path:
@@ -75,12 +83,15 @@ def _die_with_parent() -> None:
 
 
 def _download(name: str, on_progress: OnProgress) -> None:
-    from faster_whisper import download_model
+    from faster_whisper.utils import disabled_tqdm
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         with _progress(name, on_progress):
-            folder = Path(download_model(name))
+            folder = Path(
+                snapshot_download(_repository_of(name), allow_patterns=list(_FILES), tqdm_class=disabled_tqdm)
+            )
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise ModelError(f"the model {name!r}: {_first_line(error)}") from error
     except Exception as error:
@@ -88,7 +99,7 @@ def _download(name: str, on_progress: OnProgress) -> None:
         raise HubUnreachableError(
             f"the model {name!r}: cannot be downloaded now: {_first_line(error)}"
         ) from error
-    if (why := fault_of(folder)) is not None:
+    if (why := fault_of(folder, name)) is not None:
         raise ModelError(f"the model {name!r}: downloaded, but unusable: {why}")
 
 

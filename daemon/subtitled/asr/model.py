@@ -1,21 +1,23 @@
-"""From the configured model's name to a loaded faster-whisper model; nothing here uses the network."""
+"""From the configured model's name to a loaded model: faster-whisper's, or CTranslate2's for text; nothing here uses the network."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subtitled.asr.cuda import check_libraries, free_bytes
-from subtitled.config.model_files import fault_of, is_convertible, is_folder
+from subtitled.config.model_files import BUNDLED, fault_of, folder_of, is_convertible
+from subtitled.config.translation_files import is_translation_folder
 from subtitled.errors import ModelError
 
 if TYPE_CHECKING:
+    from ctranslate2 import Translator
     from faster_whisper import WhisperModel
 
-DEMO = "demo"
 CPU_BATCH = 8
 """The fastest that was measured (docs/tuning.md)."""
+CPU_TEXT_BATCH = 32
+"""Sentences; benchmarks/translation.py measures it."""
 DEFAULT_BATCH = 16
 MAX_BATCH = 32
 """Published measurements are flat from 16 on; a larger batch only delays short clips."""
@@ -37,10 +39,10 @@ def locate(name: str) -> Path:
 
     Raises ModelError for a bad folder or name, HubUnreachableError for a model that has to be fetched first (`fetch`).
     """
-    if name == DEMO:
-        return Path(str(files("subtitled") / "demo" / "model"))
-    folder = Path(name)
-    if is_folder(name):
+    folder = folder_of(name)
+    if name in BUNDLED and folder is not None:
+        return folder
+    if folder is not None:
         if is_convertible(folder):
             return _present(name, converted_folder(folder))
         if (why := fault_of(folder)) is not None:
@@ -76,7 +78,7 @@ def snapshot_of(name: str) -> Path | None:
 
 
 def _present(name: str, folder: Path | None) -> Path:
-    if folder is None or fault_of(folder) is not None:
+    if folder is None or fault_of(folder, name) is not None:
         raise HubUnreachableError(f"the model {name!r}: not on this machine yet, or not whole")
     return folder
 
@@ -93,10 +95,10 @@ def compute_type_for(wanted: str, device: str) -> str:
     return next((kind for kind in ("float16", "int8_float32", "float32") if kind in supported), "default")
 
 
-def auto_batch_size(name: str, device: str, *, streams: int) -> int:
-    """Return how many segments each stream of a device with its model loaded has room to decode at once."""
+def auto_batch_size(name: str, device: str, *, streams: int, is_text: bool = False) -> int:
+    """Return how many segments, or sentences, each stream of a device with its model loaded has room to decode at once."""
     if device == "cpu":
-        return CPU_BATCH
+        return CPU_TEXT_BATCH if is_text else CPU_BATCH
     free = free_bytes()
     if free is None:
         return DEFAULT_BATCH
@@ -109,22 +111,20 @@ def batch_size_for(free: int, model_bytes: int) -> int:
     return max(1, min(MAX_BATCH, room))
 
 
-def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1) -> WhisperModel:
-    """Load a model that is on this machine; blocks for as long as loading takes.
+def load(
+    name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1
+) -> WhisperModel | Translator:
+    """Load a model that is on this machine; blocks for as long as loading takes. Its folder decides which kind it is.
 
     Raises ModelError when the name, the folder or the compute type is wrong, HubUnreachableError when it has to be fetched
     first; CUDA's own errors come through as RuntimeError.
     """
-    from faster_whisper import WhisperModel
-
-    path = str(locate(name))
+    folder = locate(name)
     if device != "cpu":
         check_libraries()
     kind = compute_type_for(compute_type, device)
     try:
-        model = WhisperModel(
-            path, device=device, compute_type=kind, cpu_threads=cpu_threads, num_workers=streams
-        )
+        model = _loaded(folder, device=device, compute_type=kind, cpu_threads=cpu_threads, streams=streams)
     except ValueError as error:
         raise ModelError(f"the model {name!r} with compute_type {kind!r} on {device}: {error}") from error
     except RuntimeError as error:
@@ -136,8 +136,31 @@ def load(name: str, *, device: str, compute_type: str, cpu_threads: int, streams
     return model
 
 
-def _try_out(model: WhisperModel) -> None:
-    """Decode a window of silence, so that a faulty device is found before it gets work."""
+def _loaded(
+    folder: Path, *, device: str, compute_type: str, cpu_threads: int, streams: int
+) -> WhisperModel | Translator:
+    if is_translation_folder(folder):
+        from ctranslate2 import Translator
+
+        return Translator(
+            str(folder),
+            device=device,
+            compute_type=compute_type,
+            intra_threads=cpu_threads,
+            inter_threads=streams,
+        )
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(
+        str(folder), device=device, compute_type=compute_type, cpu_threads=cpu_threads, num_workers=streams
+    )
+
+
+def _try_out(model: WhisperModel | Translator) -> None:
+    """Decode a window of silence, or a token of text, so that a faulty device is found before it gets work."""
+    if not hasattr(model, "feature_extractor"):
+        model.translate_batch([["</s>"]], beam_size=1, max_decoding_length=1)
+        return
     import numpy as np
 
     silence = np.zeros((model.model.n_mels, 3000), np.float32)

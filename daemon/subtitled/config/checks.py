@@ -23,7 +23,7 @@ from subtitled.config.model_choice import (
     configured_models,
     kind_of,
 )
-from subtitled.config.model_files import fault_of, is_convertible, is_folder, translation_fault_of
+from subtitled.config.model_files import fault_of, is_convertible, is_folder, is_translation_model
 from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
 from subtitled.languages import is_audio_track, option_of, target_tag
@@ -188,12 +188,12 @@ def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults, *
         faults.add(
             f"{key}.source", "", "a hub id, or the folder of a translation model in CTranslate2 format"
         )
-    elif (
-        is_folder(model.source)
-        and check_paths
-        and (why := translation_fault_of(Path(model.source))) is not None
-    ):
-        faults.add(f"{key}.source", model.source, f"a folder that holds a translation model: {why}")
+    elif is_folder(model.source) and check_paths and not is_convertible(Path(model.source)):
+        why = fault_of(Path(model.source))
+        if why is None and not is_translation_model(model.source):
+            why = "its model transcribes and does not translate text"
+        if why is not None:
+            faults.add(f"{key}.source", model.source, f"a folder that holds a translation model: {why}")
 
 
 def _slots_of(config: Config) -> list[str]:

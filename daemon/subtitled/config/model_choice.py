@@ -11,7 +11,7 @@ from subtitled.config.model_files import (
     can_translate,
     is_english_only,
     is_translation_model,
-    language_pair_of,
+    translation_languages,
 )
 from subtitled.config.schema import Config, NamedModelConfig
 from subtitled.languages import ENGLISH, chinese_of, code_of, option_of
@@ -106,14 +106,14 @@ def kind_of(model: NamedModelConfig) -> Literal["whisper", "ctranslate2", "opena
 
 
 def _translator(model: NamedModelConfig) -> ConfiguredModel:
-    pair = language_pair_of(model.source)
+    sources, targets = translation_languages(model.source)
     return ConfiguredModel(
         name=model.name,
         source=model.source or model.endpoint,
         tasks=(),
         is_for_text=True,
-        sources=model.translate_from or (pair[:1] if pair else ()),
-        targets=model.translate_to or (pair[1:] if pair else ()),
+        sources=model.translate_from or sources,
+        targets=model.translate_to or targets,
     )
 
 
@@ -129,7 +129,7 @@ def choose_translator(
     if not translators:
         raise ModelChoiceError(
             f'no model translates to "{target}"; add [[models]] with engine = "ctranslate2" and a source such as'
-            ' "facebook/nllb-200-distilled-600M", or with engine = "openai" and an endpoint'
+            ' "JustFrederik/nllb-200-distilled-600M-ct2-int8", or with engine = "openai" and an endpoint'
         )
     if wanted and wanted not in {model.name for model in translators}:
         raise ModelChoiceError(f"model {wanted[:100]!r} is not one that translates text; use one of: {names}")

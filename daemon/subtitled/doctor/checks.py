@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from subtitled.asr.cuda import Device
-from subtitled.asr.model import DEMO
 from subtitled.config import load as configuration
+from subtitled.config.model_files import DEMO
 from subtitled.config.schema import Config
 from subtitled.core.config_mapping import model_specs
 from subtitled.doctor import folders, host, model, remote_workers, sockets

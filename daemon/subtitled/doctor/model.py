@@ -8,9 +8,16 @@ from shlex import quote
 
 from msgspec import Struct
 
-from subtitled.asr.model import DEMO
-from subtitled.config.model_files import fault_of, is_convertible, is_folder, is_transformers
+from subtitled.config.model_files import (
+    DEMO,
+    DEMO_TRANSLATION,
+    fault_of,
+    is_convertible,
+    is_folder,
+    is_transformers,
+)
 from subtitled.config.schema import Config
+from subtitled.config.translation_files import is_translation_folder, translation_facts
 from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, from_error, ok, warning
 from subtitled.errors import ModelError
@@ -46,6 +53,8 @@ def folder_finding(folder: str, present: Collection[str], model: CheckedModel | 
     """Check the names of a folder's files."""
     model = model or CheckedModel(source=folder)
     label = model.label
+    if is_translation_folder(Path(folder)):
+        return _translator_finding(Path(folder), model)
     if "model.bin" not in present or "config.json" not in present:
         missing = ", ".join(name for name in ("model.bin", "config.json") if name not in present)
         remedy = f"convert the model again: {_CONVERT} --model MODEL --output_dir FOLDER; set {model.key} to that folder"
@@ -59,12 +68,28 @@ def folder_finding(folder: str, present: Collection[str], model: CheckedModel | 
     return ok(label, f"{folder}: {', '.join(sorted(present))}")
 
 
+def _translator_finding(folder: Path, model: CheckedModel) -> Finding:
+    """Check the folder of a translation model."""
+    if (why := fault_of(folder, model.source)) is not None:
+        return fault(model.label, f"{folder}: {why}", f"fix the folder, or set {model.key} to another one")
+    facts = translation_facts(folder, model.source)
+    names = ", ".join(facts.targets[:8]) + (
+        f" and {len(facts.targets) - 8} more" if len(facts.targets) > 8 else ""
+    )
+    return ok(model.label, f"{folder}: translates into {names}")
+
+
 def check(
     model: CheckedModel, account: DaemonUser, ask_hub: Callable[[CheckedModel], Iterator[Finding]]
 ) -> Iterator[Finding]:
     """Check a model's files; `ask_hub` runs `probe_hub` in a child process."""
     if model.source == DEMO:
         yield ok(model.label, "the bundled demo model: only for demonstration, it has 205 words")
+    elif model.source == DEMO_TRANSLATION:
+        yield ok(
+            model.label,
+            "the bundled translation model: only for the demonstration's sentences, English and Chinese",
+        )
     elif is_folder(model.source):
         yield from run_as(account, lambda: [_folder(model, account)])
     else:
@@ -115,7 +140,7 @@ def probe_hub(settings: CheckedModel) -> Iterator[ProbeMessage]:
         sizes = f"set {key} to one of {', '.join(_MODELS)}, a hub id or a folder"
         yield from_error(label, error, sizes)
         return
-    if folder is not None and fault_of(folder) is None:
+    if folder is not None and fault_of(folder, settings.source) is None:
         yield folder_finding(str(folder), [path.name for path in folder.iterdir()], settings)
         return
     try:

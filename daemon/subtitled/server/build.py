@@ -14,8 +14,8 @@ import zmq
 
 from subtitled import log
 from subtitled.api.server import ApiServer
-from subtitled.asr.model import DEMO
 from subtitled.config.model_choice import configured_models
+from subtitled.config.model_files import DEMO
 from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of, space_of

@@ -54,21 +54,26 @@ _BOTH_SCRIPTS = frozenset("sr bs uz az kk tg tk tt mn ky ku".split())  # noqa: S
 """Languages written in Latin and Cyrillic letters."""
 
 
-def checked(request: TranslationRequest, texts: Sequence[str | None]) -> list[SentenceTranslation]:
+def checked(
+    request: TranslationRequest, texts: Sequence[str | None], faults: Sequence[str] = ()
+) -> list[SentenceTranslation]:
     """Return the results for the sentences of a request, of which a model made `texts`; None: it made none.
+
+    `faults` has the reason for each sentence without a text, or is empty.
 
     A text that is no translation becomes the original sentence with a `problem`.
     """
     variant = chinese_of(request.target)
     is_chinese = code_of(request.target) in {"zh", "yue"}
     results: list[SentenceTranslation] = []
-    for source, made in zip(request.sentences, texts, strict=True):
+    for at, (source, made) in enumerate(zip(request.sentences, texts, strict=True)):
         text = clean(made or "").lstrip("" if source[0] in DASHES else _DASHES)
         if is_chinese:
             text = convert_text(text, variant)
-        problem = NOT_ANSWERED if made is None else problem_of(source, text, request)
+        fault = (faults[at] if faults else "") or NOT_ANSWERED
+        problem = fault if made is None else problem_of(source, text, request)
         if problem:
-            results.append(SentenceTranslation(text=source, problem=problem))
+            results.append(SentenceTranslation(text=source, problem=problem[:500]))
         else:
             results.append(SentenceTranslation(text=text, warning=warning_of(source, text, request)))
     return results

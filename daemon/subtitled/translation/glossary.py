@@ -89,6 +89,13 @@ def contains(text: str, term: str) -> bool:
     return _pattern(term).search(text) is not None
 
 
+def replaced(text: str, terms: Iterable[tuple[str, str]]) -> str:
+    """Return a text with terms replaced by their translations."""
+    for term, translation in terms:
+        text = _pattern(term).sub(lambda _, found=translation: found, text)  # type: ignore[misc]
+    return text
+
+
 @lru_cache(4096)
 def _pattern(term: str) -> re.Pattern[str]:
     words = r"\s+".join(map(re.escape, term.split()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -19,12 +19,14 @@ from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.model_files import digest_of
 from subtitled.core.protocol import EngineSettings, HeldModel, WorkerReady
 from subtitled.errors import ExitCode, ModelError
+from subtitled.translation.engines.ctranslate2 import CTranslate2Engine
 from subtitled.version import VERSION
 
 if TYPE_CHECKING:
+    from ctranslate2 import Translator
     from faster_whisper import WhisperModel
 
-Load = Callable[..., "WhisperModel"]
+Load = Callable[..., "WhisperModel | Translator"]
 """`asr.model.load`, or a replacement with its parameters."""
 
 
@@ -44,12 +46,12 @@ class ModelLoadError(Exception):
 
 
 class LoadedModel(Struct, frozen=True, kw_only=True):
-    """A model in memory, ready to decode."""
+    """A model in memory, ready to decode audio or to translate text."""
 
     settings: EngineSettings
     device: str
     """"cpu" or "cuda"."""
-    engine: Engine
+    engine: Engine | CTranslate2Engine
     residence: IdleUnload
     compute_type: str
     digest: str
@@ -63,7 +65,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
         return HeldModel(
             name=name,
             batch_size=self.engine.batch_size,
-            languages=self.engine.languages,
+            languages=() if isinstance(self.engine, CTranslate2Engine) else self.engine.languages,
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
             digest=self.digest,
@@ -72,10 +74,12 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     def ready(
         self, device: str, *, is_loaded_before: bool = False, held: Collection[str] = (DEFAULT_MODEL,)
     ) -> WorkerReady:
-        """Return the message for the daemon.
+        """Return the message for the daemon; this is the default model, which transcribes.
 
         `device` is the display name of the device, `held` the names of all models that the worker holds.
         """
+        if isinstance(self.engine, CTranslate2Engine):
+            raise TypeError(f"the default model is a {type(self.engine).__name__}")
         return WorkerReady(
             version=VERSION,
             # On a GPU one more than it decodes: its features are computed in the meantime. On a CPU that saves nothing.
@@ -128,12 +132,11 @@ def load_model(
         raise ModelLoadError(str(error), ExitCode.FATAL) from error
     except (RuntimeError, MemoryError) as error:
         raise ModelLoadError(f"{device}: {error or 'out of memory'}", ExitCode.CUDA) from error
-    engine = Engine(
-        model,
-        beam_size=settings.beam_size,
-        batch_size=settings.batch_size or auto_batch_size(settings.model, device, streams=settings.streams),
-        decoding=settings.decoding,
-    )
+    try:
+        engine = _engine_of(model, settings, device)
+    except ModelError as error:
+        raise ModelLoadError(str(error), ExitCode.FATAL) from error
+    weights: Any = engine.model if isinstance(engine, CTranslate2Engine) else engine.model.model
     if device == "cpu":
         memory.trim()  # what was freed after the weights were read would count as the model's
     used = memory.used_bytes(device)
@@ -141,9 +144,40 @@ def load_model(
         settings=settings,
         device=device,
         engine=engine,
-        residence=IdleUnload(model.model, settings.idle_unload_s),
-        compute_type=str(model.model.compute_type),
+        residence=IdleUnload(weights, settings.idle_unload_s),
+        compute_type=str(weights.compute_type),
         digest=found,
         load_s=time.monotonic() - started,
         memory_bytes=max(0, used - used_before) if used is not None and used_before is not None else 0,
     )
+
+
+def _engine_of(
+    model: WhisperModel | Translator, settings: EngineSettings, device: str
+) -> Engine | CTranslate2Engine:
+    """Return the engine of a loaded model; raises ModelError for a model of another kind than it is configured as."""
+    is_text = not hasattr(model, "feature_extractor")
+    if is_text != (settings.kind == "ctranslate2"):
+        what = (
+            "translates text and does not transcribe"
+            if is_text
+            else "transcribes and does not translate text"
+        )
+        remedy = (
+            'name it in [[models]] with engine = "ctranslate2"'
+            if is_text
+            else "remove its key `engine` in [[models]]"
+        )
+        raise ModelError(f"the model {settings.model!r} {what}; {remedy}")
+    batch_size = settings.batch_size or auto_batch_size(
+        settings.model, device, streams=settings.streams, is_text=is_text
+    )
+    if is_text:
+        return CTranslate2Engine(
+            model,
+            locate(settings.model),
+            label=settings.model,
+            beam_size=settings.beam_size,
+            batch_size=batch_size,
+        )
+    return Engine(model, beam_size=settings.beam_size, batch_size=batch_size, decoding=settings.decoding)

@@ -1,4 +1,4 @@
-"""The transcribe role: loads each model once and decodes leases in order.
+"""The transcribe role: loads each model once and decodes leases of audio and of text in order.
 
 One thread (or several, `streams`) decodes a lease, while another thread computes the log-mel features of the next, and loads
 its model if necessary.
@@ -20,7 +20,7 @@ from msgspec import Struct
 from subtitle.errors import ProtocolError
 from subtitled import log
 from subtitled.asr import dual_task
-from subtitled.asr.engine import OutOfMemoryError
+from subtitled.asr.engine import Engine, OutOfMemoryError
 from subtitled.asr.model import load
 from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import MIXED, PromptRequest
@@ -37,13 +37,17 @@ from subtitled.core.protocol import (
     ModelUnloaded,
     SegmentResult,
     SegmentsTranscribed,
+    TextResult,
     ToWorker,
     Transcribe,
     Transcribed,
+    Translate,
+    Translated,
     WorkerSettings,
 )
 from subtitled.core.records import SegmentKey
 from subtitled.errors import ExitCode, WireAudioError
+from subtitled.translation.engines.ctranslate2 import CTranslate2Engine, TranslationMemoryError
 from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
 from subtitled.workers.model_loader import Load, LoadedModel, ModelLoadError, load_model
@@ -56,10 +60,15 @@ class _AbandonedError(Exception):
 
 
 class _Lease(Struct, frozen=True):
-    order: Transcribe
+    order: Transcribe | Translate
     use: ModelUse
     features: list[np.ndarray]
+    """Of the audio of a Transcribe."""
     features_s: float
+
+
+class _WrongModelError(Exception):
+    """The model of a lease of audio translates text, or the other way round."""
 
 
 class TranscribeRole:
@@ -81,7 +90,9 @@ class TranscribeRole:
         """Calls of the model that are done for each running lease."""
         self._other_threads = threading.Semaphore(self._streams - 1)
         """Counts the decoding threads that end before the last one."""
-        self._orders: queue.SimpleQueue[tuple[Transcribe, Sequence[memoryview]] | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Transcribe | Translate, Sequence[memoryview]] | None] = (
+            queue.SimpleQueue()
+        )
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(port, "features", self._compute_features)
         for number in range(self._streams):
@@ -90,7 +101,7 @@ class TranscribeRole:
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
         """Take a lease, its withdrawal, or Drain."""
         match message:
-            case Transcribe(lease=lease):
+            case Transcribe(lease=lease) | Translate(lease=lease):
                 self._held.add(lease)
                 self._orders.put((message, blobs))
             case AbandonLease(lease=lease):
@@ -134,11 +145,8 @@ class TranscribeRole:
                 self._port.post(Heartbeat(leases=(progress,)))
             started = time.monotonic()
             try:
-                features = [
-                    use.model.engine.features(unpack(blob, item.codec))
-                    for blob, item in zip(blobs, message.items, strict=True)
-                ]
-            except WireAudioError as error:
+                features = _features(message, use, blobs)
+            except (WireAudioError, _WrongModelError) as error:
                 use.pin.close()
                 self._answer(LeaseRefused(lease=message.lease, cause=str(error), **self._changes(use)))
                 continue
@@ -152,7 +160,7 @@ class TranscribeRole:
         free_bytes = self._models.free_bytes() if is_changed else None
         return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 
-    def _answer(self, message: Transcribed | LeaseRefused | LeaseAbandoned) -> None:
+    def _answer(self, message: Transcribed | Translated | LeaseRefused | LeaseAbandoned) -> None:
         """Send the answer to a lease."""
         self._held.discard(message.lease)
         self._abandoned.discard(message.lease)
@@ -198,38 +206,21 @@ class TranscribeRole:
 
     def _decode(self) -> None:
         while (lease := self._next()) is not None:
-            order, model, loaded = lease.order, lease.use.model, lease.use.loaded
+            order, loaded = lease.order, lease.use.loaded
             if self._is_dropped(order.lease, lease.use):
                 continue
-            started = time.monotonic()
-            requests = [
-                PromptRequest(
-                    # A language that Whisper has no token for is that of the whole model, which was trained for it.
-                    language=item.language if item.language == MIXED or item.language in LANGUAGES else None,
-                    may_be_short=item.is_language_given,
-                    task=item.task,
-                    initial_prompt=item.initial_prompt,
-                    hotwords=item.hotwords,
-                )
-                for item in order.items
-            ]
             self._steps[order.lease] = int(loaded is not None or lease.use.load_s > 0)
             try:
                 with lease.use.pin, steps_reported_to(partial(self._on_step, order.lease)):
-                    results = dual_task.transcribe(
-                        partial(model.engine.transcribe, word_timestamps=order.word_timestamps),
-                        lease.features,
-                        requests,
-                        [item.is_translated_too for item in order.items],
-                        [item.sound for item in order.items],
-                        # The daemon checks the weights of a model that was loaded for a lease before it takes results.
-                        partial(self._send_results, order) if loaded is None else lambda _: None,
+                    answer = (
+                        self._transcribed(lease, order)
+                        if isinstance(order, Transcribe)
+                        else self._translated(lease, order)
                     )
-                items = _items(order, dict(enumerate(results)))
             except _AbandonedError:
                 self._is_dropped(order.lease, lease.use)
                 continue
-            except (OutOfMemoryError, ValueError) as error:
+            except (OutOfMemoryError, TranslationMemoryError, ValueError) as error:
                 self._answer(LeaseRefused(lease=order.lease, cause=str(error), **self._changes(lease.use)))
                 continue
             except (ProtocolError, msgspec.ValidationError) as error:
@@ -243,18 +234,85 @@ class TranscribeRole:
                 return
             finally:
                 del self._steps[order.lease]
-            self._answer(
-                Transcribed(
-                    lease=order.lease,
-                    items=items,
-                    features_s=lease.features_s,
-                    decode_s=time.monotonic() - started,
-                    load_s=lease.use.load_s,
-                    **self._changes(lease.use),
-                )
-            )
+            self._answer(answer)
         if not self._other_threads.acquire(blocking=False):
             self._port.stop(ExitCode.OK)
+
+    def _transcribed(self, lease: _Lease, order: Transcribe) -> Transcribed:
+        """Decode a lease of audio, and return the answer."""
+        started = time.monotonic()
+        loaded = lease.use.loaded
+        requests = [
+            PromptRequest(
+                # A language that Whisper has no token for is that of the whole model, which was trained for it.
+                language=item.language if item.language == MIXED or item.language in LANGUAGES else None,
+                may_be_short=item.is_language_given,
+                task=item.task,
+                initial_prompt=item.initial_prompt,
+                hotwords=item.hotwords,
+            )
+            for item in order.items
+        ]
+        results = dual_task.transcribe(
+            partial(_speech_engine(lease.use).transcribe, word_timestamps=order.word_timestamps),
+            lease.features,
+            requests,
+            [item.is_translated_too for item in order.items],
+            [item.sound for item in order.items],
+            # The daemon checks the weights of a model that was loaded for a lease before it takes results.
+            partial(self._send_results, order) if loaded is None else lambda _: None,
+        )
+        return Transcribed(
+            lease=order.lease,
+            items=_items(order, dict(enumerate(results))),
+            features_s=lease.features_s,
+            decode_s=time.monotonic() - started,
+            load_s=lease.use.load_s,
+            **self._changes(lease.use),
+        )
+
+    def _translated(self, lease: _Lease, order: Translate) -> Translated:
+        """Translate a lease of text, and return the answer."""
+        started = time.monotonic()
+        engine = _text_engine(lease.use)
+        rows = engine.translate([item.request for item in order.items])
+        return Translated(
+            lease=order.lease,
+            results=tuple(
+                TextResult(key=item.key, sentences=tuple(row), engine=engine.name, version=engine.version)
+                for item, row in zip(order.items, rows, strict=True)
+            ),
+            decode_s=time.monotonic() - started,
+            load_s=lease.use.load_s,
+            **self._changes(lease.use),
+        )
+
+
+def _features(order: Transcribe | Translate, use: ModelUse, blobs: Sequence[memoryview]) -> list[np.ndarray]:
+    """Return the features of a lease's audio; raises WireAudioError, and _WrongModelError for a model of the other kind."""
+    if isinstance(order, Translate):
+        _text_engine(use)
+        return []
+    engine = _speech_engine(use)
+    return [engine.features(unpack(blob, item.codec)) for blob, item in zip(blobs, order.items, strict=True)]
+
+
+def _speech_engine(use: ModelUse) -> Engine:
+    engine = use.model.engine
+    if isinstance(engine, CTranslate2Engine):
+        raise _WrongModelError(
+            f"the model {use.model.settings.model!r} translates text and does not transcribe"
+        )
+    return engine
+
+
+def _text_engine(use: ModelUse) -> CTranslate2Engine:
+    engine = use.model.engine
+    if not isinstance(engine, CTranslate2Engine):
+        raise _WrongModelError(
+            f"the model {use.model.settings.model!r} transcribes and does not translate text"
+        )
+    return engine
 
 
 def _items(order: Transcribe, results: Mapping[int, SegmentResult]) -> tuple[ItemResult, ...]:
