@@ -91,6 +91,8 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     """Languages that the transcript is translated to when it is done, by any usual name ("zh-TW", "ja", "Spanish")."""
     translate_model: Annotated[str, Meta(max_length=200)] = ""
     """Name of one of the server's models that translate text; "": the first one that covers both languages."""
+    is_bilingual: bool = False
+    """With `translate_to`: also a file with both languages for each."""
     glossary: Annotated[str, Meta(max_length=65_536)] = ""
     """Text of a names.toml: how names and terms are translated."""
     flags: Annotated[tuple[Flag, ...], Meta(max_length=8)] = ()
@@ -433,6 +435,10 @@ class Fetch(_Message, frozen=True, kw_only=True):
     format: str = "srt"
     task: Task | None = None
     """Which subtitles of a job with two tasks; None: those of its first task."""
+    language: Annotated[str, Meta(max_length=64)] = ""
+    """The translation into this language, one of the job's `translations`; "": the transcript."""
+    is_bilingual: bool = False
+    """With `language`: cues with the translation above the original."""
     layout: LayoutOptions | None = None
     """Lay out the cues within these limits; None: those of the job, or as they were saved."""
     version: Annotated[int, Meta(ge=0, le=2**62)] | None = None

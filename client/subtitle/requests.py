@@ -332,18 +332,28 @@ class Requests:
         *,
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
+        language: str = "",
+        is_bilingual: bool = False,
         version: int | None = None,
         segments: Sequence[int] = (),
     ) -> Request[tuple[str, bytes]]:
         """Return a file name, chosen by the server, and the content of a job's subtitles.
 
         With `layout` the cues are laid out again within its limits; without, as the job was submitted or as they were edited.
-        `task` chooses the subtitles of a job with two tasks; None: those of the first. `version`: see `cue_versions`; 0: the
+        `task` chooses the subtitles of a job with two tasks; None: those of the first. `language`: the translation into it, and with
+        `is_bilingual` in both languages. `version`: see `cue_versions`; 0: the
         model's text; None: the newest. `segments`: only the model's text of these segments, which is provisional while the job
         is in progress; segments that are not transcribed yet have none.
         """
         answer, body = yield from self.subtitles(
-            job, fmt, layout=layout, task=task, version=version, segments=segments
+            job,
+            fmt,
+            layout=layout,
+            task=task,
+            language=language,
+            is_bilingual=is_bilingual,
+            version=version,
+            segments=segments,
         )
         return answer.name, body
 
@@ -354,6 +364,8 @@ class Requests:
         *,
         layout: ms.LayoutOptions | None = None,
         task: ms.Task | None = None,
+        language: str = "",
+        is_bilingual: bool = False,
         version: int | None = None,
         segments: Sequence[int] = (),
     ) -> Request[tuple[ms.Subtitles, bytes]]:
@@ -364,6 +376,8 @@ class Requests:
             format=fmt,
             layout=layout,
             task=task,
+            language=language,
+            is_bilingual=is_bilingual,
             version=version,
             segments=tuple(segments),
         )
@@ -704,9 +718,19 @@ class JobRequests:
         """Delete the job with its results after it has ended."""
         return self._requests.delete(self._id)
 
-    def text(self, fmt: str = "srt", *, task: ms.Task | None = None) -> Request[str]:
-        """Return the job's subtitles; of its first task, unless `task` is given."""
-        return (yield from self._requests.fetch(self._id, fmt, task=task))[1].decode("utf-8")
+    def text(
+        self,
+        fmt: str = "srt",
+        *,
+        task: ms.Task | None = None,
+        language: str = "",
+        is_bilingual: bool = False,
+    ) -> Request[str]:
+        """Return the job's subtitles; see `Requests.fetch`."""
+        _, body = yield from self._requests.fetch(
+            self._id, fmt, task=task, language=language, is_bilingual=is_bilingual
+        )
+        return body.decode("utf-8")
 
     def save(
         self, target: str | os.PathLike[str] = ".", formats: Sequence[str] | None = None
@@ -724,6 +748,10 @@ class JobRequests:
         for task in tasks_of(facts):
             for fmt in wanted:
                 name, body = yield from self._requests.fetch(self._id, fmt, task=task)
+                files.append((fmt, name, body))
+        for translation in facts.translations:
+            for fmt in wanted:
+                name, body = yield from self._requests.fetch(self._id, fmt, language=translation.language)
                 files.append((fmt, name, body))
         paths: list[Path] = yield Call(partial(save_all, path, files))
         return paths

@@ -33,10 +33,25 @@ def test_partial_output_is_named_partial(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "tag"),
-    [("zh", ".zh"), ("en", ".en"), ("jw", ".jv"), ("yue", ".yue"), ("haw", ".haw"), (None, "")],
+    [
+        ("zh", ".zh"),
+        ("en", ".en"),
+        ("jw", ".jv"),
+        ("yue", ".yue"),
+        ("haw", ".haw"),
+        ("zh-TW", ".zh-TW"),
+        ("pt-BR", ".pt-BR"),
+        (None, ""),
+    ],
 )
 def test_language_tag_has_two_letters_if_the_standard_does(code: str | None, tag: str) -> None:
     assert language_tag(code) == tag
+
+
+def test_a_file_in_two_languages_has_the_language_before_its_suffix(tmp_path: Path) -> None:
+    """Jellyfin, Plex and Bazarr read the last part of the name."""
+    paths = output_paths(tmp_path, "talk.mp4", "zh-TW", ("srt",), is_free, flags=("sdh",), is_bilingual=True)
+    assert paths == {"srt": tmp_path / "talk.bilingual.zh-TW.sdh.srt"}
 
 
 def test_sources_with_the_same_stem_keep_their_suffix(tmp_path: Path) -> None:

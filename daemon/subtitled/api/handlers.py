@@ -51,7 +51,7 @@ from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
-from subtitled.languages import ENGLISH
+from subtitled.languages import ENGLISH, target_tag
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
@@ -500,6 +500,12 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)
+        if message.language:
+            target = target_tag(message.language)
+            raise RefusedError(
+                "NOT_FOUND",
+                f"job {row.job.id} is not translated to {target or message.language!r}; translate it first: subtitle translate",
+            )
         edit_task = _edit_task(row, message.task)
         is_translation = row.job.options.is_translated_too and message.task == "translate"
         is_settled = (

@@ -179,6 +179,8 @@ class InboxConfig(_Section, frozen=True):
     """Overrides `task`; both tasks decode the file once and write subtitles in two languages."""
     translate_to: tuple[str, ...] = ()
     """Languages to translate the transcript to, with a model of `[[models]]` that translates."""
+    is_bilingual: bool = False
+    """With `translate_to`: also write a file with both languages for each."""
     translate_model: str = ""
     """Name of that model; "": the first one that covers both languages."""
     glossary: str = ""

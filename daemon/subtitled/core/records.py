@@ -89,6 +89,8 @@ class Options(Struct, frozen=True, kw_only=True):
     priority: int = 0
     translate_to: tuple[str, ...] = ()
     """Language tags that the transcript is translated to."""
+    is_bilingual: bool = False
+    """Also a file with both languages for each of `translate_to`."""
     translate_model: str = ""
     """Name of the model of `[[models]]` that translates; "": the first one that covers both languages."""
     glossary: str = ""
@@ -150,6 +152,7 @@ def options_of(given: JobOptions | InboxConfig, choice: ModelChoice, **others: A
         formats=tuple(given.formats),
         flags=tuple(given.flags),
         translate_to=language_tags(given.translate_to),
+        is_bilingual=given.is_bilingual,
         translate_model=given.translate_model,
         word_timestamps=given.word_timestamps,
         chinese=chinese_of(given.language) if given.chinese == "auto" else given.chinese,

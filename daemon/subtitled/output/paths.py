@@ -40,28 +40,33 @@ def output_paths(
     *,
     flags: Iterable[str] = (),
     is_partial: bool = False,
+    is_bilingual: bool = False,
 ) -> dict[str, Path]:
     """Return the file of each format, all with one base name: `talk.zh`, else `talk.mp4.zh`, `talk.mp4.zh.2` ….
 
     It is the first base name whose paths `is_mine` all accepts: paths that do not exist, or were written for the same source.
     `language` is Whisper's code, None if no language was detected (`talk.srt`); the `flags` follow it (`talk.zh.forced.srt`). A
-    partial result is named `talk.zh.partial.srt`. No name is longer than 255 bytes.
+    partial result is named `talk.zh.partial.srt`, a file in two languages `talk.bilingual.zh.srt`: players read the language before
+    the suffix. No name is longer than 255 bytes.
     """
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
     longest = max(endings.values(), key=len, default="")
-    for base in _bases(Path(source).name, language_tag(language) + flag_tag(flags), longest):
+    for base in _bases(
+        Path(source).name, language_tag(language, is_bilingual=is_bilingual) + flag_tag(flags), longest
+    ):
         paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
         if all(is_mine(path) for path in paths.values()):
             return paths
     raise AssertionError  # _bases() has no end
 
 
-def language_tag(language: str | None) -> str:
-    """Return the language ending that media players read: `.zh`; "" for None.
+def language_tag(language: str | None, *, is_bilingual: bool = False) -> str:
+    """Return the language ending that media players read: `.zh`, `.zh-TW`, `.bilingual.zh`; "" for None.
 
     Two letters if ISO 639-1 has them, else Whisper's code (`.yue`).
     """
-    return f".{iso_639(language)}" if language else ""
+    mark = ".bilingual" if is_bilingual else ""
+    return f"{mark}.{iso_639(language)}" if language else mark
 
 
 def flag_tag(flags: Iterable[str]) -> str:
