@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed  ## subtitles for two recordings dropped into a watched folder
+demo: $(VENV)/.installed  ## subtitles for two recordings dropped into a watched folder, in two languages
 	@$(BIN)/subtitled demo
 
 transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in a folder; ARGS="--model small"

@@ -170,7 +170,7 @@ def transcribe(
 @cli.command()
 @click.option("--keep", is_flag=True, help="Keep the demo's folder with its log and subtitles.")
 def demo(*, keep: bool) -> None:
-    """Transcribe two bundled recordings with the bundled model."""
+    """Transcribe and translate two bundled recordings with the bundled models."""
     from subtitled.demo import run_demo
 
     sys.exit(run_demo(keep=keep))

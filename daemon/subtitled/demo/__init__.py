@@ -1,7 +1,7 @@
-"""`subtitled demo`: transcribes two bundled recordings on this machine with the bundled model.
+"""`subtitled demo`: transcribes two bundled recordings on this machine and translates them, with the bundled models.
 
 It starts a daemon with two CPU workers in a temporary folder, copies the recordings into its inbox, shows their progress with
-the client, and prints the subtitles from its outbox.
+the client, and prints the subtitles from its outbox, in English and in Chinese.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from subtitle import Client, JobFacts, SubtitleError
 from subtitled.config import schema
 from subtitled.config.load import to_toml
+from subtitled.config.model_files import DEMO, DEMO_TRANSLATION
 from subtitled.errors import SubtitledError
 from subtitled.standalone.private_daemon import PrivateDaemon, PrivateDaemonError
 
@@ -50,7 +51,7 @@ def _run(daemon: PrivateDaemon, console: Console) -> None:
     folder = daemon.folder
     for name in ("inbox", "outbox"):
         (folder / name).mkdir()
-    console.print("Starting a daemon with two CPU workers and the bundled demo model ...")
+    console.print("Starting a daemon with two CPU workers and the bundled demo models ...")
     daemon.start(to_toml(_config(daemon)))
     with Client(daemon.endpoint, timeout_s=2.0) as client:
         daemon.wait_until_ready(client, with_workers=True)
@@ -84,13 +85,15 @@ def _run(daemon: PrivateDaemon, console: Console) -> None:
 
 def _config(daemon: PrivateDaemon) -> schema.Config:
     return schema.Config(
-        model=schema.ModelConfig(name="demo"),
+        model=schema.ModelConfig(name=DEMO),
+        models=(schema.NamedModelConfig(name="translation", source=DEMO_TRANSLATION),),
         pool=schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=2),
         inbox=(
             schema.InboxConfig(
                 path=str(daemon.folder / "inbox"),
                 output=str(daemon.folder / "outbox"),
                 formats=("srt", "json"),
+                translate_to=("en", "zh"),
                 settle_s=0.5,
             ),
         ),
