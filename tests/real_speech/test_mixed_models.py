@@ -1,4 +1,7 @@
-"""A real daemon with two real models: the bundled one, and Whisper base where it was fetched (`make real-model`)."""
+"""A real daemon with three models: the bundled one, and Whisper base, where it was fetched, in two precisions.
+
+`make real-model` fetches Whisper base.
+"""
 
 from __future__ import annotations
 
@@ -71,15 +74,17 @@ def bundled_clips(folder: Path) -> dict[str, Path]:
     return clips
 
 
-def daemon_in(folder: Path, model: str, models: tuple[schema.NamedModelConfig, ...] = ()) -> Daemon:
-    """Return a daemon with two CPU slots: its inbox is for the default model, the inbox "named" for the other one."""
+def daemon_in(
+    folder: Path, model: str, models: tuple[schema.NamedModelConfig, ...] = (), compute_type: str = "auto"
+) -> Daemon:
+    """Return a daemon with two CPU slots: its inbox is for the default model, and each other model has an inbox of its name."""
     folder.mkdir(exist_ok=True)
     options = {"formats": ("json",), "language": "en"}
-    named = [InboxFolder(name="named", options={**options, "model": one.name}) for one in models]
+    named = [InboxFolder(name=one.name, options={**options, "model": one.name}) for one in models]
     return Daemon(
         folder,
         inboxes=(InboxFolder(options=options), *named),
-        model=schema.ModelConfig(name=model, cpu_threads=1, batch_size=4),
+        model=schema.ModelConfig(name=model, compute_type=compute_type, cpu_threads=1, batch_size=4),
         models=models,
         pool=schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1),
         segments=schema.SegmentsConfig(),
@@ -99,9 +104,11 @@ def texts(folder: Path) -> dict[str, str]:
     return found
 
 
-def texts_with_only(model: str, clips: Mapping[str, Path], folder: Path) -> dict[str, str]:
+def texts_with_only(
+    model: str, clips: Mapping[str, Path], folder: Path, compute_type: str = "auto"
+) -> dict[str, str]:
     """Transcribe each clip with a daemon that has no other model."""
-    with daemon_in(folder, model) as daemon:
+    with daemon_in(folder, model, compute_type=compute_type) as daemon:
         for name, clip in clips.items():
             daemon.drop(clip, f"{name}.flac")
         daemon.start()
@@ -113,18 +120,21 @@ def texts_with_only(model: str, clips: Mapping[str, Path], folder: Path) -> dict
 def test_mixed_queue_loads_each_model_once_on_a_slot_and_has_the_text_of_each_model_alone(
     tmp_path: Path,
 ) -> None:
-    """200 jobs of two models on two CPU slots, and a worker that is killed in the middle.
+    """200 jobs of three models on two CPU slots, and a worker that is killed in the middle.
 
     Each slot loads a model once at most, and the replacement of the killed worker once more.
     """
     bundled, real = bundled_clips(tmp_path), real_clips(tmp_path)
     base = schema.NamedModelConfig(name="base", source=str(BASE), batch_size=4)
-    with daemon_in(tmp_path / "both", "demo", (base,)) as daemon:
-        for copy in range(COPIES):
-            for name, clip in real.items():
-                daemon.drop(clip, f"{name}+{copy}.flac", inbox=daemon.folder / "named")
+    exact = schema.NamedModelConfig(name="exact", source=str(BASE), compute_type="float32", batch_size=4)
+    mixed = tmp_path / "mixed"
+    with daemon_in(mixed, "demo", (base, exact)) as daemon:
+        for name, clip in real.items():
+            daemon.drop(clip, f"{name}.flac", inbox=mixed / "exact")
+            for copy in range(COPIES):
+                daemon.drop(clip, f"{name}+{copy}.flac", inbox=mixed / "base")
         names = list(bundled)
-        for number in range(JOBS - COPIES * len(real)):
+        for number in range(JOBS - (COPIES + 1) * len(real)):
             name = names[number % len(names)]
             daemon.drop(bundled[name], f"{name}+{number}.flac")
         daemon.start()
@@ -144,7 +154,9 @@ def test_mixed_queue_loads_each_model_once_on_a_slot_and_has_the_text_of_each_mo
         loads = {model.name: model.loads for model in daemon.stats().models}
         assert 2 <= loads["demo"] <= 3
         assert 1 <= loads["base"] <= 3
+        assert 1 <= loads["exact"] <= 3
         daemon.stop()
-    both = tmp_path / "both"
-    assert texts(both / "inbox-out") == texts_with_only("demo", bundled, tmp_path / "demo")
-    assert texts(both / "named-out") == texts_with_only(str(BASE), real, tmp_path / "base")
+    assert texts(mixed / "inbox-out") == texts_with_only("demo", bundled, tmp_path / "demo")
+    assert texts(mixed / "base-out") == texts_with_only(str(BASE), real, tmp_path / "base-alone")
+    alone = texts_with_only(str(BASE), real, tmp_path / "exact-alone", compute_type="float32")
+    assert texts(mixed / "exact-out") == alone
