@@ -11,6 +11,7 @@ from subtitle.commands import jobs, server
 from subtitle.commands.connection_options import CommandExitCode, connection_options
 from subtitle.commands.edit import edit
 from subtitle.commands.submit import submit
+from subtitle.commands.translate import translate
 from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleError, UnreachableError
 
 
@@ -31,6 +32,7 @@ for _command in (
     jobs.watch,
     jobs.fetch,
     edit,
+    translate,
     jobs.cancel,
     jobs.retry,
     jobs.delete,

@@ -101,6 +101,10 @@ class JobKeywords(TypedDict, total=False):
     initial_prompt: str
     hotwords: str
     chinese: ms.Chinese
+    translate_to: Sequence[str]
+    translate_model: str
+    is_bilingual: bool
+    glossary: str
     flags: Sequence[ms.Flag]
     priority: int
     vad: ms.VadOptions
@@ -110,7 +114,12 @@ class JobKeywords(TypedDict, total=False):
 
 def options_of(options: ms.JobOptions | None, keywords: JobKeywords) -> ms.JobOptions:
     """Return `options` with the fields in `keywords` replaced; raises OptionError for a value that the protocol rejects."""
-    for name, example in (("formats", '("srt", "vtt")'), ("tasks", '("transcribe",)'), ("flags", '("sdh",)')):
+    for name, example in (
+        ("formats", '("srt", "vtt")'),
+        ("tasks", '("transcribe",)'),
+        ("flags", '("sdh",)'),
+        ("translate_to", '("ja",)'),
+    ):
         if isinstance(keywords.get(name), str):
             raise OptionError(
                 f"{name}={keywords.get(name)!r} is a string; give a sequence, such as {example}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import click
 
@@ -60,6 +60,26 @@ _OPTIONS = (
 )
 
 
+_TRANSLATION_OPTIONS = (
+    click.option(
+        "--translate-to",
+        metavar="LANGUAGES",
+        help="Such as zh-TW,ja: translate the transcript too, with one of the server's models that translate.",
+    ),
+    click.option("--translate-model", metavar="NAME", help="That model; default: the first that can."),
+    click.option(
+        "--bilingual/--no-bilingual",
+        "is_bilingual",
+        default=None,
+        help="With --translate-to: also files with both languages.",
+    ),
+    click.option(
+        "--glossary",
+        metavar="FILE",
+        type=click.File(encoding="utf-8"),
+        help="names.toml: how names and terms are translated.",
+    ),
+)
 _QUEUE_OPTIONS = (
     click.option(
         "--model",
@@ -103,11 +123,14 @@ _PREFIX = "layout_"
 
 
 def job_options(command: Command, *, with_queue: bool = True) -> Command:
-    """Add the options of a job to a command, as keywords for `chosen`; `with_queue`: also model, priority and tag."""
+    """Add the options of a job to a command, as keywords for `chosen`.
+
+    `with_queue`: also translations, model, priority and tag.
+    """
     for option in reversed(_VAD_OPTIONS):
         command = option(command)
     command = layout_options(command)
-    for option in reversed((*_OPTIONS, *_QUEUE_OPTIONS) if with_queue else _OPTIONS):
+    for option in reversed((*_OPTIONS, *_TRANSLATION_OPTIONS, *_QUEUE_OPTIONS) if with_queue else _OPTIONS):
         command = option(command)
     return command
 
@@ -118,6 +141,10 @@ def chosen(keywords: dict[str, Any]) -> JobOptions:
     for name in ("formats", "tasks", "flags"):
         if name in given:
             given[name] = split_list(given[name])
+    if "translate_to" in given:
+        given["translate_to"] = split_languages(given["translate_to"])
+    if "glossary" in given:
+        given["glossary"] = read_text(given["glossary"])
     if given.pop("is_translation", False):
         if given.get("task") == "transcribe" or "tasks" in given:
             raise OptionError("--translate contradicts --task and --tasks; give one of them")
@@ -150,3 +177,16 @@ def chosen_layout(keywords: dict[str, Any]) -> LayoutOptions | None:
 def split_list(text: str | None) -> tuple[str, ...]:
     """Return the words of a list such as "srt,vtt"."""
     return tuple(part.strip().lower() for part in (text or "").split(",") if part.strip())
+
+
+def split_languages(text: str) -> tuple[str, ...]:
+    """Return the languages of a list such as "zh-TW,ja"."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_text(file: TextIO) -> str:
+    """Return the text of a file; raises OptionError if it is not UTF-8."""
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{file.name}: the file is not UTF-8 (byte {error.start})") from None

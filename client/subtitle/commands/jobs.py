@@ -23,6 +23,7 @@ from subtitle.commands.selection import (
     select,
     selection,
 )
+from subtitle.commands.submit import WhichSubtitles
 from subtitle.errors import SubtitleError
 from subtitle.messages import Task
 from subtitle.output_files import format_of, save_all
@@ -154,6 +155,10 @@ def watch(client: Client, job: str | None, after_seq: int, *, is_text: bool, is_
     type=click.Choice(get_args(Task)),
     help="Only these subtitles of a job with two tasks; default: all.",
 )
+@click.option("--language", default="", metavar="LANGUAGE", help="Only its translation into this language.")
+@click.option(
+    "--bilingual", "is_bilingual", is_flag=True, help="With --language: the original below the translation."
+)
 @click.option(
     "--version",
     type=click.IntRange(0),
@@ -168,12 +173,14 @@ def fetch(
     fmts: str | None,
     output: Path | None,
     task: Task | None,
+    language: str,
     version: int | None,
     *,
+    is_bilingual: bool,
     is_json: bool,
     **keywords: Any,
 ) -> None:
-    """Fetch a job's subtitles, and print their paths.
+    """Fetch a job's subtitles, with its translations, and print their paths.
 
     In a folder (default: this one) files with other content are kept: a number is added to the name. With layout options the cues
     are laid out again, else as the job was submitted or as they were edited.
@@ -182,18 +189,33 @@ def fetch(
     facts = find_one(client, job)
     if output is not None and str(output) == "-":
         for fmt in split_list(fmts) or ("srt",):
-            body = client.fetch(facts.id, fmt, layout=layout, task=task, version=version)[1]
-            sys.stdout.buffer.write(body)
+            answer = client.fetch(
+                facts.id,
+                fmt,
+                layout=layout,
+                task=task,
+                language=language,
+                is_bilingual=is_bilingual,
+                version=version,
+            )
+            sys.stdout.buffer.write(answer[1])
         return
     target = output or Path()
     wanted = split_list(fmts) or format_of(target) or facts.formats or ("srt",)
     tasks = tasks_of(facts) if task is None else (task,)
+    if is_bilingual and not language:
+        raise click.UsageError("--bilingual needs --language")
     if version and len(tasks) > 1:
         names = " or ".join(f"--task {one}" for one in tasks)
         raise click.UsageError(f"job {facts.id}: each task has its own versions; choose one with {names}")
+    chosen: list[WhichSubtitles] = [{"task": one} for one in tasks]
+    if language:
+        chosen = [{"language": language, "is_bilingual": is_bilingual}]
+    elif task is None and not version:
+        chosen += [{"language": one.language} for one in facts.translations]
     files = [
-        (fmt, *client.fetch(facts.id, fmt, layout=layout, task=one, version=version))
-        for one in tasks
+        (fmt, *client.fetch(facts.id, fmt, layout=layout, version=version, **which))
+        for which in chosen
         for fmt in wanted
     ]
     for path in save_all(target, files):

@@ -7,9 +7,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 import click
 import msgspec
@@ -28,7 +28,7 @@ from subtitle.commands.job_options import chosen, job_options
 from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.eta import QueueSnapshot, SpeedMeter, estimate
 from subtitle.media_source import media_files
-from subtitle.messages import Flag, JobFacts, JobOptions
+from subtitle.messages import Flag, JobFacts, JobOptions, Task
 from subtitle.output_files import save_in
 from subtitle.progress import ENDED, Progress, progress_of, tasks_of
 from subtitle.requests import OnProgress
@@ -125,8 +125,12 @@ class SubmitRun:
         is_json: bool = False,
         program: str = "subtitle",
         resume_hint: str = "",
+        has_transcript: bool = True,
     ) -> None:
-        """`hint` returns a `subtitle` command line for the same server; `resume_hint` replaces such hints after Ctrl-C."""
+        """`hint` returns a `subtitle` command line for the same server; `resume_hint` replaces such hints after Ctrl-C.
+
+        `has_transcript`: save the transcript, not only its translations.
+        """
         from subtitle.progress_bars import (
             DisplayedProgress,  # rich takes a fifth of the start of every command
         )
@@ -138,6 +142,7 @@ class SubmitRun:
         self._is_json = is_json
         self._program = program
         self._resume_hint = resume_hint
+        self._has_transcript = has_transcript
         self._jobs: dict[str, list[SubmittedFile]] = {}
         """The files of each job that has not ended; files with equal content share one."""
         self._sending: SubmittedFile | None = None
@@ -255,13 +260,18 @@ class SubmitRun:
     def _finish(self, file: SubmittedFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
         saved: list[Path] = []
         if facts.state == "done":
-            for task in tasks_of(facts):
+            for which in files_of(facts, self._options, has_transcript=self._has_transcript):
                 for fmt in self._options.formats:
-                    answer, body = self._client.subtitles(facts.id, fmt, task=task)
-                    name = subtitle_name(file.path, answer.language, fmt, self._options.flags)
+                    answer, body = self._client.subtitles(facts.id, fmt, **which)
+                    is_bilingual = which.get("is_bilingual", False)
+                    name = subtitle_name(
+                        file.path, answer.language, fmt, self._options.flags, is_bilingual=is_bilingual
+                    )
                     path = save_in(folder, name, body, is_forced=is_forced)
                     if path not in saved:  # the translation of English is the same file
                         saved.append(path)
+            if untranslated := untranslated_text(facts):
+                self.shown.message(f"{self._program}: {file.path}: {untranslated}")
             self.shown.end(file.label, f"done{_speed(facts)}")
         else:
             self.status = max(self.status, CommandExitCode.FAILED)
@@ -302,11 +312,43 @@ def labelled(paths: Sequence[Path]) -> list[SubmittedFile]:
     return [SubmittedFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
 
 
-def subtitle_name(source: Path, language: str | None, fmt: str, flags: Iterable[Flag] = ()) -> str:
+def subtitle_name(
+    source: Path, language: str | None, fmt: str, flags: Iterable[Flag] = (), *, is_bilingual: bool = False
+) -> str:
     """Return the name of a file's subtitles: talk.en.sdh.srt; the server's language code is untrusted."""
-    code = f".{language}" if language and re.fullmatch("[A-Za-z-]{2,16}", language) else ""
+    code = f".{language}" if language and re.fullmatch("[A-Za-z0-9-]{2,35}", language) else ""
     marks = "".join(f".{flag}" for flag in get_args(Flag) if flag in flags)
-    return f"{source.stem}{code}{marks}.{fmt}"
+    return f"{source.stem}{'.bilingual' if is_bilingual else ''}{code}{marks}.{fmt}"
+
+
+class WhichSubtitles(TypedDict, total=False):
+    """Which subtitles of a job, as `Client.subtitles` takes it."""
+
+    task: Task | None
+    language: str
+    is_bilingual: bool
+
+
+def files_of(
+    facts: JobFacts, options: JobOptions, *, has_transcript: bool = True
+) -> Iterator[WhichSubtitles]:
+    """Yield which subtitles a job has: those of its tasks, and its translations."""
+    if has_transcript:
+        for task in tasks_of(facts):
+            yield {"task": task}
+    for translation in facts.translations:
+        yield {"language": translation.language}
+        if options.is_bilingual:
+            yield {"language": translation.language, "is_bilingual": True}
+
+
+def untranslated_text(facts: JobFacts) -> str:
+    """Return in words how many sentences of a job are not translated; "" if all are."""
+    return ", ".join(
+        f"{one.language}: {one.untranslated} of {one.sentences} sentences are not translated"
+        for one in facts.translations
+        if one.untranslated
+    )
 
 
 def _speed(facts: JobFacts) -> str:

@@ -55,6 +55,7 @@ from subtitled.languages import ENGLISH, target_tag
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
+from subtitled.output.translation_inputs import translation_inputs
 from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThreads
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.reader import Reader
@@ -500,12 +501,7 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)
-        if message.language:
-            target = target_tag(message.language)
-            raise RefusedError(
-                "NOT_FOUND",
-                f"job {row.job.id} is not translated to {target or message.language!r}; translate it first: subtitle translate",
-            )
+        target = _target(row.job, message)
         edit_task = _edit_task(row, message.task)
         is_translation = row.job.options.is_translated_too and message.task == "translate"
         is_settled = (
@@ -514,14 +510,21 @@ class RequestHandlers:
 
         def work(results: list[ResultRow]) -> tuple[int, Transcript, bytes]:
             edit = None if message.segments else self._edit(row, edit_task, message.version)
-            transcript = self._layout.compose(
-                row,
-                results,
-                model=self.config.model.name,
-                layout=message.layout,
-                is_translation=is_translation,
-                edits={edit_task: edit} if edit else NO_EDITS,
-            )
+            edits = {edit_task: edit} if edit else NO_EDITS
+            wanted = [
+                replace(one, is_bilingual=message.is_bilingual)
+                for one in translation_inputs(row, self._store.readers.get(), self._models)
+                if one.target == target
+            ]
+            model, layout = self.config.model.name, message.layout
+            if wanted:
+                (transcript,) = self._layout.compose_translations(
+                    row, results, wanted, model=model, layout=layout, edits=edits
+                )
+            else:  # also a translation into the transcript's own language
+                transcript = self._layout.compose(
+                    row, results, model=model, layout=layout, is_translation=is_translation, edits=edits
+                )
             body = render(format_, transcript, render_options(row.job.options))
             return edit.version if edit else 0, transcript, body
 
@@ -724,6 +727,28 @@ def _read_failure(error: Exception, error_text: str) -> tuple[str, str]:
     return "INTERNAL", error_text
 
 
+def _target(job: Job, message: ms.Fetch) -> str:
+    """Return the tag of the language whose translation is fetched, "" for none; raises RefusedError for one without translation."""
+    if not message.language:
+        if message.is_bilingual:
+            raise RefusedError(
+                "BAD_FORMAT", "is_bilingual needs a language; name one that the job is translated to"
+            )
+        return ""
+    target = target_tag(message.language)
+    if target is None:
+        raise RefusedError(
+            "BAD_FORMAT", f"unknown language {message.language!r}; write a tag such as ja or zh-TW"
+        )
+    if target not in job.translate_to:
+        languages = f"; its translations: {', '.join(job.translate_to)}" if job.translate_to else ""
+        raise RefusedError(
+            "NOT_FOUND",
+            f"job {job.id} is not translated to {target}{languages}; translate it: subtitle translate {job.id} --to {target}",
+        )
+    return target
+
+
 def _edit_task(row: JobRow, task: ms.Task | None) -> str:
     """Return the task whose subtitles are fetched or edited; raises RefusedError for one that the job does not have.
 
@@ -761,5 +786,6 @@ def _file_name(row: JobRow, transcript: Transcript, format_: Format) -> str:
         lambda _: True,
         flags=row.job.options.flags,
         is_partial=row.job.state is JobState.FAILED,
+        is_bilingual=transcript.is_bilingual,
     )
     return str(paths[format_])

@@ -159,6 +159,11 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Cues that exceed the reading speed because they are spoken so fast and no silence follows."""
 
     @property
+    def is_bilingual(self) -> bool:
+        """The cues show two languages."""
+        return self.translation is not None and self.translation.is_bilingual
+
+    @property
     def output_language(self) -> str | None:
         """The language of the subtitles: that of its translation; Whisper's own is always English."""
         if self.translation is not None:

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitled import log
-from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_translator
+from subtitled.config.model_choice import ConfiguredModel
 from subtitled.config.schema import BESIDE, FORMATS, Format
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
@@ -47,9 +47,8 @@ from subtitled.files.filesystem import (
     is_open_for_writing,
     wait_until_answers,
 )
-from subtitled.languages import ENGLISH, iso_639
 from subtitled.observability.transition_log import TransitionLog, job_report
-from subtitled.output.layout_process import LayoutProcess, TranslationInput, TranslationPlan, source_name
+from subtitled.output.layout_process import LayoutProcess, TranslationPlan, source_name
 from subtitled.output.paths import (
     ERROR_SUFFIX,
     archive,
@@ -60,10 +59,10 @@ from subtitled.output.paths import (
     output_paths,
     write_error,
 )
+from subtitled.output.translation_inputs import translation_inputs
 from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThread, FolderThreads
 from subtitled.storage.rows import EditRow, JobRow, ResultRow
 from subtitled.storage.store import Store
-from subtitled.translation.glossary import Glossary, GlossaryError
 
 FAILED_FOLDER = "failed"
 CLOSE_S = 5.0
@@ -219,7 +218,7 @@ class JobWriter:
 
         def work() -> tuple[TranslationPlan, ...]:
             row, results, edits = self._read(job.id)
-            inputs = self._inputs(row)
+            inputs = translation_inputs(row, self._store.readers.get(), self.models())
             return (
                 self._layout_process.plan_translations(row, results, inputs, model=self._model, edits=edits)
                 if inputs
@@ -265,7 +264,9 @@ class JobWriter:
 
         def work() -> tuple[Transcript, ...]:
             row, results, edits = self._read(job.id)
-            inputs = self._inputs(row)
+            inputs = translation_inputs(row, self._store.readers.get(), self.models())
+            if job.options.is_bilingual:
+                inputs = tuple(replace(each, is_bilingual=both) for each in inputs for both in (False, True))
             return (
                 self._layout_process.compose_translations(
                     row, results, inputs, model=self._model, edits=edits
@@ -331,34 +332,6 @@ class JobWriter:
             raise StoreError(f"database: job {job} is gone")
         edits = {task: edit for task in row.job.options.tasks if (edit := reader.edit(job, task))}
         return row, reader.results(job), edits
-
-    def _inputs(self, row: JobRow) -> tuple[TranslationInput, ...]:
-        """Return what the translations of a job are made of, without its own language; for a thread."""
-        job, reader = row.job, self._store.readers.get()
-        spoken = job.language or job.options.language
-        language = ENGLISH if job.options.task == "translate" else spoken
-        source = None if language in {"auto", "multi"} else language
-        own = {iso_639(language), *([ENGLISH] if "translate" in job.options.tasks else [])}
-        glossary = _glossary_of(job)
-        found = []
-        for target in job.translate_to:
-            if target in own:  # its file is that of the transcript
-                continue
-            model, problem = job.translate_model, ""
-            try:
-                model = choose_translator(self.models(), wanted=model, source=source, target=target).option
-            except ModelChoiceError as error:
-                problem = str(error)
-            found.append(
-                TranslationInput(
-                    target=target,
-                    model=model,
-                    problem=problem,
-                    glossary=glossary.terms(target),
-                    stored=reader.translations(job.id, target),
-                )
-            )
-        return tuple(found)
 
     def remove_error_texts(self, job: Job) -> None:
         """Remove the error texts of earlier jobs of this source, which is processed again; in its folder's thread."""
@@ -659,31 +632,16 @@ def _named(
             is_free,
             flags=job.options.flags,
             is_partial=is_failure,
+            is_bilingual=transcript.is_bilingual,
         )
         paths.append({form: found[form] for form in FORMATS if form in found})
     return _Names(paths or [{} for _ in transcripts], error_path(job, error_folder(job, folder)))
 
 
-def _glossary_of(job: Job) -> Glossary:
-    """Return a job's glossary: that of its inbox, with its own terms before them; a file with faults is logged and left out."""
-    texts = [job.options.glossary]
-    if job.options.glossary_file:
-        try:
-            texts.insert(0, Path(job.options.glossary_file).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
-    found = Glossary("")
-    for text in texts:
-        try:
-            found = found.with_terms(Glossary(text))
-        except GlossaryError as error:
-            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
-    return found
-
-
 def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict[Format, Path]:
     """Return the file of each format that was written for a transcript, of those that its job owns."""
-    tag = language_tag(transcript.output_language) + flag_tag(job.options.flags)
+    tag = language_tag(transcript.output_language, is_bilingual=transcript.is_bilingual)
+    tag += flag_tag(job.options.flags)
     forms: dict[str, Format] = {form: form for form in FORMATS if form in job.options.formats}
     return {
         form: path

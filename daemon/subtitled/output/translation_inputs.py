@@ -1,0 +1,69 @@
+"""What the translations of a job are made of: model, glossary and stored sentences for each language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subtitled import log
+from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_translator
+from subtitled.languages import ENGLISH, iso_639
+from subtitled.output.layout_process import TranslationInput
+from subtitled.translation.glossary import Glossary, GlossaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subtitled.core.records import Job
+    from subtitled.storage.reader import Reader
+    from subtitled.storage.rows import JobRow
+
+_log = log.get()
+
+
+def translation_inputs(
+    row: JobRow, reader: Reader, models: Sequence[ConfiguredModel]
+) -> tuple[TranslationInput, ...]:
+    """Return what the translations of a job are made of, without its own language; for the thread of `reader`."""
+    job = row.job
+    is_english = job.options.task == "translate"
+    language = ENGLISH if is_english else job.language or job.options.language
+    source = None if language in {"auto", "multi"} else language
+    own = {iso_639(language), *([ENGLISH] if "translate" in job.options.tasks else [])}
+    glossary = _glossary_of(job)
+    found = []
+    for target in job.translate_to:
+        if target in own:  # its file is that of the transcript
+            continue
+        model, problem = job.translate_model, ""
+        try:
+            model = choose_translator(models, wanted=model, source=source, target=target).option
+        except ModelChoiceError as error:
+            problem = str(error)
+        found.append(
+            TranslationInput(
+                target=target,
+                model=model,
+                problem=problem,
+                glossary=glossary.terms(target),
+                stored=reader.translations(job.id, target),
+            )
+        )
+    return tuple(found)
+
+
+def _glossary_of(job: Job) -> Glossary:
+    """Return a job's glossary: that of its inbox, with its own terms before them; a file with faults is logged and left out."""
+    texts = [job.options.glossary]
+    if job.options.glossary_file:
+        try:
+            texts.insert(0, Path(job.options.glossary_file).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
+    found = Glossary("")
+    for text in texts:
+        try:
+            found = found.with_terms(Glossary(text))
+        except GlossaryError as error:
+            _log.warning(log.GLOSSARY_INVALID, job=job.id, path=job.options.glossary_file, cause=str(error))
+    return found
