@@ -91,6 +91,8 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
             from subtitled.workers.prepare import run
         elif settings.role == "download":
             from subtitled.workers.model_download import run
+        elif settings.role == "translate":
+            from subtitled.workers.translate import run
         else:
             from subtitled.workers.transcribe import run
         code = (transcribe if transcribe and settings.role == "transcribe" else run)(channel, settings)
