@@ -250,6 +250,12 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """The model that decodes it; "" from a server that does not report it."""
     model_reason: str = ""
     """Why it is not decoded by the default model."""
+    position: int = 0
+    """Place in the queue, from 1; 0 unless it waits."""
+    inbox: str = ""
+    """The inbox that it comes from; "" for a submitted file."""
+    unheard_count: int = 0
+    """Number of entries that `unheard` has in the answer to Status."""
     formats: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """"transcribe", "translate" or both, in this order; each can be fetched."""
@@ -399,6 +405,10 @@ class Commit(_Message, frozen=True, kw_only=True):
     """Replaces the options of a Submit without sha256, except `tag`; None: no change."""
 
 
+JobSort = Literal["newest", "oldest", "name", "longest", "queue"]
+"""Order of a list of jobs."""
+
+
 class List(_Message, frozen=True, kw_only=True):
     """Requests the newest jobs."""
 
@@ -411,6 +421,18 @@ class List(_Message, frozen=True, kw_only=True):
     """Only jobs older than this one."""
     name: Annotated[str, Meta(max_length=1_024)] = ""
     """Only jobs whose file name contains this text; case is ignored."""
+    language: Annotated[str, Meta(max_length=32)] = ""
+    """Only jobs in this language, by any usual name."""
+    model: Annotated[str, Meta(max_length=200)] = ""
+    """Only jobs of this model."""
+    inbox: Annotated[str, Meta(max_length=4_096)] = ""
+    """Only jobs of this inbox."""
+    is_damaged: bool = False
+    """Only jobs with lost audio."""
+    is_unheard: bool = False
+    """Only jobs with speech for which the model gave no text."""
+    sort: JobSort = "newest"
+    """Order; "queue": jobs in progress, those that are processed first, then the waiting ones in the order of the queue."""
 
 
 class Status(_Message, frozen=True, kw_only=True):
@@ -533,6 +555,18 @@ class Delete(_Message, frozen=True, kw_only=True):
     job: str
 
 
+class Reorder(_Message, frozen=True, kw_only=True):
+    """Changes the priority of a job that has not ended, or its place in the queue."""
+
+    job: str
+    priority: Annotated[int, Meta(ge=-100, le=100)] | None = None
+    """None: unchanged, or that of the other job."""
+    before: Annotated[str, Meta(max_length=64)] = ""
+    """Start it directly before this waiting job, with its priority."""
+    after: Annotated[str, Meta(max_length=64)] = ""
+    """Start it directly after this waiting job, with its priority."""
+
+
 class Stats(_Message, frozen=True, kw_only=True):
     """Requests workers, queue and speed."""
 
@@ -545,6 +579,19 @@ class SetLogLevel(_Message, frozen=True, kw_only=True):
 
     level: LogLevelName | None = None
     """None: only return the current level."""
+
+
+class Operate(_Message, frozen=True, kw_only=True):
+    """Changes what may change while the server runs, and requests its state; for an admin."""
+
+    is_held: bool | None = None
+    """Pause or resume the queue: while it is paused, no file and no segment is started. None: unchanged."""
+    log_lines: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    """The last lines of the log, at most."""
+    log_level: LogLevelName = "debug"
+    """Only lines of this level or above."""
+    log_text: Annotated[str, Meta(max_length=200)] = ""
+    """Only lines that contain this text; case is ignored."""
 
 
 # -- server → client ---------------------------------------------------------------------------------------------------
@@ -719,6 +766,8 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Their size."""
     models: tuple[ModelFacts, ...] = ()
     """All models, the default first."""
+    is_held: bool = False
+    """True while an admin has paused the queue: running files finish, nothing more is started."""
     is_paused: bool = False
     """True while the disk is full: no further file is read."""
     is_draining: bool = False
@@ -743,6 +792,30 @@ class LogLevel(_Message, frozen=True, kw_only=True):
     """The current level."""
     before: str
     """The previous level."""
+
+
+class Disk(Struct, frozen=True, kw_only=True):
+    """The file system of one of the server's folders."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+    reserve_bytes: int = 0
+    """No further file is started with less than this."""
+
+
+class OperateInfo(_Message, frozen=True, kw_only=True):
+    """The answer to Operate."""
+
+    log_level: str
+    """The current level."""
+    is_held: bool
+    """The queue is paused by an admin."""
+    log: tuple[str, ...] = ()
+    """Oldest first."""
+    disks: tuple[Disk, ...] = ()
+    retention: dict[str, float] = {}
+    """Settings of what is kept, by key of the configuration: days, seconds or MB as their names say."""
 
 
 class Error(_Message, frozen=True, kw_only=True):
@@ -772,6 +845,8 @@ ToServer = (
     | Delete
     | Stats
     | SetLogLevel
+    | Reorder
+    | Operate
 )
 ToClient = (
     Welcome
@@ -787,6 +862,7 @@ ToClient = (
     | Video
     | StatsInfo
     | LogLevel
+    | OperateInfo
     | Error
 )
 

@@ -177,6 +177,24 @@ class Requests:
         """Set the level of the server's log until it reloads its configuration; None returns the current one. For an admin."""
         return self._first(ms.SetLogLevel(request=self._next(), level=level), ms.LogLevel)
 
+    def operate(
+        self,
+        *,
+        is_held: bool | None = None,
+        log_lines: int = 0,
+        log_level: ms.LogLevelName = "debug",
+        log_text: str = "",
+    ) -> Request[ms.OperateInfo]:
+        """Pause or resume the queue, and return the server's disks, retention and last log lines. For an admin."""
+        message = ms.Operate(
+            request=self._next(),
+            is_held=is_held,
+            log_lines=log_lines,
+            log_level=log_level,
+            log_text=log_text,
+        )
+        return self._first(message, ms.OperateInfo)
+
     def watch(
         self, job: str | None = None, *, after_seq: int = -1, timeout_s: float | None = None
     ) -> Request[ms.Event]:
@@ -297,14 +315,32 @@ class Requests:
         tag: str | None = None,
         before: str = "",
         name: str = "",
+        language: str = "",
+        model: str = "",
+        inbox: str = "",
+        is_damaged: bool = False,
+        is_unheard: bool = False,
+        sort: ms.JobSort = "newest",
     ) -> Request[tuple[ms.JobFacts, ...]]:
         """Return the newest jobs, newest first.
 
         `states`, `tag`: only jobs with one of these states, with this tag; `before`: only jobs older than this one; `name`: only
-        jobs whose file name contains this text.
+        jobs whose file name contains this text. `language`, `model`, `inbox`, `is_damaged`, `is_unheard`: only jobs with this
+        property. `sort`: another order; "queue" lists the jobs in progress as they are processed and started.
         """
         message = ms.List(
-            request=self._next(), states=tuple(states), limit=limit, tag=tag, before=before, name=name
+            request=self._next(),
+            states=tuple(states),
+            limit=limit,
+            tag=tag,
+            before=before,
+            name=name,
+            language=language,
+            model=model,
+            inbox=inbox,
+            is_damaged=is_damaged,
+            is_unheard=is_unheard,
+            sort=sort,
         )
         return (yield from self._first(message, ms.JobList)).jobs
 
@@ -315,6 +351,13 @@ class Requests:
     def cancel(self, job: str) -> Request[ms.JobFacts]:
         """Cancel a job that is not finished."""
         return (yield from self._first(ms.Cancel(request=self._next(), job=job), ms.JobInfo)).job
+
+    def reorder(
+        self, job: str, *, priority: int | None = None, before: str = "", after: str = ""
+    ) -> Request[ms.JobFacts]:
+        """Change the priority of a job, or start it directly before or after another waiting job."""
+        message = ms.Reorder(request=self._next(), job=job, priority=priority, before=before, after=after)
+        return (yield from self._first(message, ms.JobInfo)).job
 
     def retry(self, job: str) -> Request[ms.JobFacts]:
         """Retry a failed job; only missing segments are decoded."""

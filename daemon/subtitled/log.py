@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from collections import deque
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO, cast
 
 import structlog
 
@@ -32,6 +33,9 @@ JOB_TRANSLATED = "job.translated"
 JOB_TRANSLATION_UNWRITTEN = "job.translation_unwritten"
 GLOSSARY_INVALID = "glossary.invalid"
 JOB_REQUEUED = "job.requeued"
+# The queue, paused and resumed by an admin.
+QUEUE_PAUSED = "queue.paused"
+QUEUE_RESUMED = "queue.resumed"
 # Commands and webhooks after a job.
 HOOK_DONE = "hook.done"
 HOOK_FAILED = "hook.failed"
@@ -192,6 +196,29 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
     return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
 
 
+LAST_LINES: Final[deque[tuple[int, str]]] = deque(maxlen=2000)
+"""Level and text of the last lines, for an admin's page; only of a process that calls `remember_lines`."""
+_is_remembering = False
+
+
+def remember_lines() -> None:
+    """Keep the last lines from now on."""
+    global _is_remembering  # noqa: PLW0603 - as the log itself, it is one for each process
+    _is_remembering = True
+
+
+def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, ...]:
+    """Return at most `count` of the last lines of `level` or above that contain `text` (case is ignored), oldest first."""
+    lowest, needle = logging.getLevelNamesMapping()[level.upper()], text.casefold()
+    found = [line for number, line in LAST_LINES.copy() if number >= lowest and needle in line.casefold()]
+    return tuple(found[-count:] if count else ())
+
+
+def _remember(name: str, line: str) -> None:
+    if _is_remembering:
+        LAST_LINES.append((logging.getLevelNamesMapping()[name.upper()], line[:2000]))
+
+
 class _Lines:
     """Structlog's output: whole lines, one write each, without errors."""
 
@@ -207,7 +234,24 @@ class _Lines:
             self._stream.write(text)
             self._stream.flush()
 
-    debug = info = warning = error = critical = msg
+    def debug(self, line: str) -> None:
+        """Write a line of this level; the other levels likewise."""
+        _remember("debug", line)
+        self.msg(line)
+
+    def info(self, line: str) -> None:
+        _remember("info", line)
+        self.msg(line)
+
+    def warning(self, line: str) -> None:
+        _remember("warning", line)
+        self.msg(line)
+
+    def error(self, line: str) -> None:
+        _remember("error", line)
+        self.msg(line)
+
+    critical = error
 
 
 class _Library(logging.Handler):

@@ -30,6 +30,7 @@ _STRUCTS: tuple[type[Struct], ...] = (
     ms.TranslationFacts,
     ms.HungFolder,
     ms.OpenFile,
+    ms.Disk,
     ms.ModelFacts,
     ms.WorkerFacts,
     ms.JobOptions,

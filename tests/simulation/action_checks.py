@@ -90,7 +90,7 @@ class ActionChecks:
             if segment.key not in self._waits:
                 job = live_jobs.job(segment.key.job)
                 ahead = sum(other.samples for other in ready if other.key.job == job.id)
-                self._waits[segment.key] = _Wait(job.options.priority, ahead - segment.samples)
+                self._waits[segment.key] = _Wait(job.priority, ahead - segment.samples)
 
     def _leased(self, action: ac.SendLease) -> None:
         worker = action.lease.worker

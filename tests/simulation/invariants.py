@@ -22,7 +22,7 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
     leased = _check_leases(broker)
     waiting = (*broker.prepare_dispatch._held.values(), *broker.prepare_dispatch._awaiting.values())
     held = {name for names in waiting for name in names}
-    in_line = {name for _, _, name in broker.prepare_dispatch._queue}
+    in_line = {name for *_, name in broker.prepare_dispatch._queue}
     ready = 0
     queued_bytes = 0
     for live in broker.live_jobs.jobs.values():

@@ -195,7 +195,7 @@ class ModelChecks:
         )
 
     def _priority(self, job: str) -> int:
-        return self._broker.live_jobs.job(job).options.priority
+        return self._broker.live_jobs.job(job).priority
 
     def _check_preloads(self, worker: Worker, unloaded: set[str]) -> None:
         """Check that as many workers keep each preloaded model as are configured."""

@@ -63,6 +63,21 @@ def test_no_file_is_started_without_disk_space() -> None:
     assert b.state("a") is JobState.PREPARING
 
 
+def test_files_are_started_in_the_changed_order_and_none_while_the_queue_is_paused() -> None:
+    b = bench("p0", "gpu0")
+    b.handle(ev.HoldRequested(is_held=True))
+    for name in "abc":
+        b.submit(name)
+    b.handle(ev.QueueChanged(job="c", priority=0, place=0.5))
+    assert (b.jobs["c"].place, b.jobs["c"].priority) == (0.5, 0)
+    b.handle(ev.QueueChanged(job="b", priority=10))
+    b.handle(ev.QueueChanged(job="unknown", priority=10))
+    assert [job.id for job in b.broker.queue()] == ["b", "c", "a"]
+    assert not b.all(ac.SendPrepare)
+    b.handle(ev.HoldRequested(is_held=False))
+    assert b.last(ac.SendPrepare).job.id == "b"
+
+
 def test_uploaded_file_is_read_when_it_is_complete() -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)

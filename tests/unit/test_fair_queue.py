@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
 from subtitled.core.fair_queue import ReadyQueue, lease_size
@@ -247,3 +248,13 @@ def test_two_waiting_jobs_get_equal_audio(lengths: list[int], count: int) -> Non
             left[key.job] -= 1
             if all(left.values()):
                 assert abs(given["a"] - given["b"]) <= 2 * WINDOW
+
+
+def test_ready_segments_follow_the_changed_priority_and_place_of_their_job() -> None:
+    queue = ReadyQueue()
+    jobs = [job(name, order=order) for order, name in enumerate("abc", 1)]
+    for one in jobs:
+        fill(queue, one, range(2))
+    queue.move(replace(jobs[1], changed_priority=5))
+    queue.move(replace(jobs[2], place=0.5))
+    assert [key.job for key in queue.take(6)] == ["b", "b", "c", "a", "c", "a"]

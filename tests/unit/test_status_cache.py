@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from subtitle import StatsInfo, UnreachableError
 from subtitle.messages import Welcome
 from subtitled.web.status_cache import StatusCache
-from unit.job_facts import FACTS
 from unit.server_stats import STATS
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ class Fake:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.queued: tuple[JobFacts, ...] = ()
         self.is_away = False
 
     async def ping(self) -> Welcome:
@@ -37,11 +35,11 @@ class Fake:
 
     async def stats(self) -> StatsInfo:
         """Give the number of the look as the time since the start."""
-        return replace(STATS, uptime_s=float(self.asked), jobs={"queued": len(self.queued)})
+        return replace(STATS, uptime_s=float(self.asked), jobs={})
 
-    async def list(self, states: tuple[str, ...] = (), **_: object) -> tuple[JobFacts, ...]:
-        """Return the waiting jobs, newest first."""
-        return self.queued if states == ("queued",) else ()
+    async def list(self, *_: object, **__: object) -> tuple[JobFacts, ...]:
+        """Return no jobs."""
+        return ()
 
 
 def test_a_hundred_concurrent_readers_cause_one_request() -> None:
@@ -80,18 +78,5 @@ def test_a_cancelled_reader_does_not_cancel_the_others() -> None:
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).welcome.model == "demo"
-
-    asyncio.run(run())
-
-
-def test_the_queue_is_in_the_order_in_which_it_is_decoded() -> None:
-    async def run() -> None:
-        fake = Fake()
-        fake.queued = tuple(
-            replace(FACTS, id=name, state="queued", priority=priority, created_ms=created_ms)
-            for name, priority, created_ms in (("d", -1, 4), ("c", 0, 3), ("b", 50, 2), ("a", 0, 1))
-        )
-        snapshot = await StatusCache(cast("AsyncClient", fake)).get()
-        assert [job.id for job in snapshot.queue] == ["b", "a", "c", "d"]
 
     asyncio.run(run())

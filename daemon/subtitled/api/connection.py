@@ -49,6 +49,7 @@ _READS = (
     ms.GetVideo,
     ms.Stats,
     ms.SetLogLevel,
+    ms.Operate,
 )
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 

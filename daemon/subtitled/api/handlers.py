@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 import msgspec
@@ -36,7 +38,9 @@ from subtitled.core.broker import Broker
 from subtitled.core.events import (
     CancelRequested,
     Event,
+    HoldRequested,
     JobArrived,
+    QueueChanged,
     RetryRequested,
     TranslationRequested,
 )
@@ -51,14 +55,14 @@ from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
 from subtitled.inboxes.arrivals import new_job_id
-from subtitled.languages import ENGLISH, target_tag
+from subtitled.languages import ENGLISH, option_of, target_tag
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
 from subtitled.output.paths import output_paths
 from subtitled.output.translation_inputs import translation_inputs
 from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThreads
 from subtitled.storage.durability import DurabilityQueue
-from subtitled.storage.reader import Reader
+from subtitled.storage.reader import JobFilter, Reader
 from subtitled.storage.rows import EditRow, JobRow, JournalEntry, ResultRow, pack_cues
 from subtitled.storage.store import Store, is_deletable
 from subtitled.version import VERSION
@@ -83,6 +87,7 @@ _CHANGES = (
     ms.Chunk,
     ms.Commit,
     ms.Cancel,
+    ms.Reorder,
     ms.Retry,
     ms.TranslateJob,
     ms.Delete,
@@ -189,6 +194,11 @@ class RequestHandlers:
                 self._preview.video(message, self.find(job, peer), peer)
             case ms.Stats():
                 peer.reply(self._stats.stats(request, peer.principal))
+            case ms.Reorder(job=job):
+                self._reorder(message, self.find(job, peer).job, peer)
+                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+            case ms.Operate():
+                self._operate(message, peer)
             case ms.SetLogLevel(level=level):
                 peer.reply(_set_log_level(request, level, peer))
             case ms.Watch():
@@ -306,23 +316,126 @@ class RequestHandlers:
         """Reply with jobs, read in the background: a page of a thousand takes longer than a turn of the loop may."""
         states = job_states(message.states)
         progress = self._progress()
+        job_filter = self._job_filter(message, states, peer)
+        limit = max(1, min(message.limit, MAX_LISTED))
+        queue = [job.id for job in self._broker.queue()]
+        positions = {job: number for number, job in enumerate(queue, 1)}
+        live = self._broker.live_jobs.jobs.values()
+        in_progress = (
+            sorted(
+                (one.job for one in live if one.job.state is not JobState.QUEUED), key=lambda job: job.order
+            )
+            if message.sort == "queue"
+            else []
+        )
 
         def read() -> tuple[ms.JobFacts, ...]:
             reader = self._store.readers.get()
-            rows = reader.list_jobs(
-                states,
-                owner=peer.principal.only_owner,
-                tag=message.tag,
-                before=message.before,
-                name=message.name,
-                limit=max(1, min(message.limit, MAX_LISTED)),
-            )
-            return self._facts(rows, reader, progress)
+            if message.sort == "queue":
+                rows = reader.jobs_in_order(
+                    [*(job.id for job in in_progress), *queue], job_filter, limit, message.before
+                )
+            elif message.sort == "newest" and not job_filter.is_special:
+                rows = reader.list_jobs(
+                    states,
+                    owner=peer.principal.only_owner,
+                    tag=message.tag,
+                    before=message.before,
+                    name=message.name,
+                    limit=limit,
+                )
+            else:
+                rows = reader.find_jobs(job_filter, sort=message.sort, limit=limit, before=message.before)
+            return self._facts(rows, reader, progress, positions)
 
         def done(jobs: tuple[ms.JobFacts, ...]) -> None:
             peer.reply(ms.JobList(request=message.request, jobs=jobs))
 
         self._query(message.request, peer, read, done, "the jobs cannot be read; see the server's log")
+
+    def _job_filter(self, message: ms.List, states: Iterable[JobState], peer: Peer) -> JobFilter:
+        model = message.model
+        options = {one.name: one.option for one in self._models}
+        return JobFilter(
+            states=frozenset(states),
+            owner=peer.principal.only_owner,
+            tag=message.tag,
+            name=message.name,
+            language=option_of(message.language) if message.language else "",
+            model=options.get(model, model) if model else None,
+            inbox=os.fsencode(message.inbox),
+            is_damaged=message.is_damaged,
+            is_unheard=message.is_unheard,
+        )
+
+    def _reorder(self, message: ms.Reorder, job: Job, peer: Peer) -> None:
+        """Change a job's priority and place; raises RefusedError."""
+        if job.state not in CANCELLABLE:
+            raise RefusedError(
+                "WRONG_STATE", f"job {job.id} is {job.state.value}; its place cannot be changed"
+            )
+        other = message.before or message.after
+        if not other:
+            priority = job.priority if message.priority is None else message.priority
+            place = job.place if priority == job.priority else None
+            self._dispatch(QueueChanged(job=job.id, priority=priority, place=place))
+            return
+        neighbour = self.find(other, peer).job
+        waiting = [one for one in self._broker.queue() if one.id != job.id]
+        at = next((at for at, one in enumerate(waiting) if one.id == other), None)
+        if at is None or job.state is not JobState.QUEUED:
+            raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
+        level = [one.queue_key[1] for one in waiting if one.priority == neighbour.priority]
+        place, at = neighbour.queue_key[1], level.index(neighbour.queue_key[1])
+        if message.before:
+            place = (level[at - 1] + place) / 2 if at else place - 1
+        else:
+            place = (level[at + 1] + place) / 2 if at + 1 < len(level) else place + 1
+        self._dispatch(QueueChanged(job=job.id, priority=neighbour.priority, place=place))
+
+    def _operate(self, message: ms.Operate, peer: Peer) -> None:
+        """Pause or resume the queue, and reply with the state of the server; raises RefusedError for a user."""
+        if peer.principal.role != "admin":
+            raise RefusedError(
+                "FORBIDDEN", 'operating the server needs the role "admin"; this key has the role "user"'
+            )
+        if message.is_held is not None and message.is_held is not self._broker.is_held:
+            self._dispatch(HoldRequested(message.is_held))
+            who = peer.principal.name or "a client on the local socket"
+            _log.info(log.QUEUE_PAUSED if message.is_held else log.QUEUE_RESUMED, by=who)
+        config = self.config
+        retention = {
+            f"{section}.{name}": float(value)
+            for section, values in (("state", config.state), ("uploads", config.uploads))
+            for name, value in msgspec.structs.asdict(values).items()
+            if "keep" in name or "reserve" in name or name.endswith(("_age_s", "spool_mb"))
+            if isinstance(value, int | float)
+        }
+
+        def read() -> tuple[ms.Disk, ...]:
+            usage = shutil.disk_usage(config.state.dir)
+            reserve = config.state.reserve_mb * 2**20
+            return (
+                ms.Disk(
+                    path=config.state.dir,
+                    free_bytes=usage.free,
+                    total_bytes=usage.total,
+                    reserve_bytes=reserve,
+                ),
+            )
+
+        def done(disks: tuple[ms.Disk, ...]) -> None:
+            answer = ms.OperateInfo(
+                request=message.request,
+                log_level=log.level(),
+                is_held=self._broker.is_held,
+                log=log.last_lines(message.log_lines, message.log_level, message.log_text),
+                disks=disks,
+                retention=retention,
+            )
+            peer.reply(answer)
+
+        self._query(message.request, peer, read, done, "the disk cannot be read; see the server's log")
 
     def _query(
         self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str
@@ -374,7 +487,11 @@ class RequestHandlers:
         return progress
 
     def _facts(
-        self, rows: list[JobRow], reader: Reader, progress: Mapping[str, JobProgress]
+        self,
+        rows: list[JobRow],
+        reader: Reader,
+        progress: Mapping[str, JobProgress],
+        positions: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[ms.JobFacts, ...]:
         """Return jobs as a client sees them; for the thread of `reader`."""
         counts = reader.count_segments([row.job.id for row in rows])
@@ -386,6 +503,7 @@ class RequestHandlers:
                 sentences=reader.count_translations(row.job.id) if row.job.translate_to else {},
                 is_uploaded=self._upload_store.contains(row.job),
                 default_model=self.config.model.name,
+                position=positions.get(row.job.id, 0),
             )
             for row in rows
         )

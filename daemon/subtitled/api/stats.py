@@ -77,6 +77,7 @@ class ServerStats:
             unread_files=broker.live_jobs.unread_files,
             unread_bytes=broker.live_jobs.unread_bytes,
             models=self._models(principal),
+            is_held=broker.is_held,
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
             is_state_lost=bool(self.state_fault),

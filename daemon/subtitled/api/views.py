@@ -41,6 +41,7 @@ def job_facts(
     sentences: Mapping[str, tuple[int, int]],
     is_uploaded: bool,
     default_model: str,
+    position: int = 0,
 ) -> ms.JobFacts:
     """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file.
 
@@ -67,10 +68,13 @@ def job_facts(
         tag=job.tag,
         size=job.size,
         received_bytes=progress.received_bytes if job.state is JobState.RECEIVING else job.size,
-        priority=job.options.priority,
+        priority=job.priority,
         model=job.options.model or default_model,
         model_reason=job.options.model_reason,
         formats=job.options.formats,
+        inbox=display_path(job.options.inbox),
+        unheard_count=job.unheard,
+        position=position,
         damaged=media.damaged_s,
         tasks=job.options.tasks,
         audio=media.audio,

@@ -34,7 +34,15 @@ from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
 from subtitled.core.records import Feed, Job, Lease, ResidentModel, Role, SegmentKey, Worker
-from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.states import (
+    JOB_LIVE,
+    JobEvent,
+    JobState,
+    SegmentEvent,
+    SegmentState,
+    WorkerEvent,
+    WorkerState,
+)
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
 
@@ -57,6 +65,8 @@ class Broker:
         self.is_draining = False
         self.is_paused = False
         """No more files are started: there is no disk space for their results."""
+        self.is_held = False
+        """An admin has paused the queue: nothing more is started, what is running ends."""
         self.window_samples: int | None = None
         """What the model sees at once; known when the first transcribe worker is ready."""
         self._out: list[Action] = []
@@ -136,13 +146,14 @@ class Broker:
         self.prepare_dispatch.start_stop_timers(now)
         self.lease_dispatch.abandon_unneeded(now)
         if not self.is_draining:
-            if self.window_samples is not None and not self.is_paused:
+            if self.window_samples is not None and not (self.is_paused or self.is_held):
                 settings = replace(self.plan_settings, window_samples=self.window_samples)
                 for job in self.prepare_dispatch.assign(settings, now):
                     self.lifecycle.advance(job)
                 while (stopped := self.prepare_dispatch.preempt(settings, now)) is not None:
                     self.worker_loss.requeue_file(stopped, "", is_blamed=False)
-            self.lease_dispatch.assign(now)
+            if not self.is_held:
+                self.lease_dispatch.assign(now)
             self._fail_jobs_without_model(now)
             self.prepare_dispatch.grant_credit()
         out = list(self._out)
@@ -168,6 +179,10 @@ class Broker:
                 self.prepare_dispatch.enqueue(
                     self.live_jobs.move_job(job, JobEvent.UPLOADED, read=None, **changes)
                 )
+            case ev.QueueChanged():
+                self._on_queue_changed(event)
+            case ev.HoldRequested(is_held=is_held):
+                self.is_held = is_held
             case ev.Expired(job=name, cause=cause):
                 self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)
@@ -189,8 +204,8 @@ class Broker:
                 self._on_message(identity, message, now)
             case ev.WorkerExited():
                 self._on_exited(event, now)
-            case ev.Written(job=name, location=location):
-                self.lifecycle.written(name, location)
+            case ev.Written(job=name, location=location, unheard=unheard):
+                self.lifecycle.written(name, location, unheard)
             case ev.WriteFailed(job=name, cause=cause):
                 self.lifecycle.fail(self.live_jobs.job(name), JobEvent.WRITE_FAILED, cause)
             case ev.Closed(job=name, location=location):
@@ -469,6 +484,19 @@ class Broker:
                         self.lifecycle.fail_texts(name, model, cause)
                     elif job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
                         self.lifecycle.fail(job, JobEvent.REJECTED, cause)
+
+    def queue(self) -> list[Job]:
+        """Return the waiting jobs in the order in which they are started."""
+        waiting = (live.job for live in self.live_jobs.jobs.values() if live.job.state is JobState.QUEUED)
+        return sorted(waiting, key=lambda job: job.queue_key)
+
+    def _on_queue_changed(self, event: ev.QueueChanged) -> None:
+        live = self.live_jobs.jobs.get(event.job)
+        if live is None or live.job.state not in JOB_LIVE:
+            return
+        job = self.live_jobs.change_job(live.job, changed_priority=event.priority, place=event.place)
+        self.prepare_dispatch.move(job)
+        self.lease_dispatch.ready.move(job)
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)

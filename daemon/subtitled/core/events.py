@@ -27,6 +27,21 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     """The options of its Commit; None: unchanged."""
 
 
+class QueueChanged(Struct, frozen=True, kw_only=True):
+    """A client changed the priority or the place of a job that has not ended."""
+
+    job: str
+    priority: int
+    place: float | None = None
+    """Among the jobs of its priority; None: by its order."""
+
+
+class HoldRequested(Struct, frozen=True):
+    """An admin pauses or resumes the queue: while it is paused, nothing more is started."""
+
+    is_held: bool
+
+
 class Expired(Struct, frozen=True, kw_only=True):
     """A job's upload was given up."""
 
@@ -100,6 +115,8 @@ class Written(Struct, frozen=True):
     job: str
     location: bytes
     """Present path of its source."""
+    unheard: int = 0
+    """Stretches of speech for which the model gave no text."""
 
 
 class WriteFailed(Struct, frozen=True):
@@ -221,6 +238,8 @@ Event = (
     | LinkMeasured
     | MessageReceived
     | WorkerExited
+    | QueueChanged
+    | HoldRequested
     | Written
     | WriteFailed
     | Closed

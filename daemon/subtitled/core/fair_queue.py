@@ -38,7 +38,7 @@ def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_si
     return max(1, min(batch_size, math.ceil(2 * ready / max(1, 2 * idle_workers + busy_workers))))
 
 
-Rank = tuple[int, int, int, int]
+Rank = tuple[int, int, float, int]
 """Sort key: urgent jobs, then those given least audio, then the oldest; within a job in the order of becoming ready."""
 
 
@@ -47,7 +47,7 @@ class _Flow(Struct):
 
     job: str
     priority: int
-    order: int
+    order: float
     ready: deque[tuple[int, int, int]]
     """(number in the order of becoming ready, index in the plan, samples)."""
 
@@ -84,7 +84,7 @@ class ReadyQueue:
             raise ValueError(f"segment {key} is ready already")
         if not self._ready.get(job.id):
             # A job that is added (again) starts at the present virtual time, without credit for its absence.
-            virtual_now = self._virtual_samples.get(job.options.priority, 0)
+            virtual_now = self._virtual_samples.get(job.priority, 0)
             self._given_samples[job.id] = max(virtual_now, self._given_samples.get(job.id, 0))
         self._keys[key] = kind
         self._waiting[kind[2]] = self._waiting.get(kind[2], 0) + 1
@@ -93,11 +93,22 @@ class ReadyQueue:
         ready = (self._last_number, key.index, segment.samples)
         flow = self._flows.get((kind, job.id))
         if flow is None:
-            flow = _Flow(job.id, job.options.priority, job.order, deque([ready]))
+            flow = _Flow(job.id, job.priority, job.queue_key[1], deque([ready]))
             self._flows[kind, job.id] = flow
             heapq.heappush(self._heaps.setdefault(kind, []), (self._rank(flow), job.id))
         else:
             flow.ready.append(ready)
+
+    def move(self, job: Job) -> None:
+        """Apply a job's changed priority and place to its ready segments."""
+        flows = [(kind, flow) for (kind, name), flow in self._flows.items() if name == job.id]
+        if any(flow.priority != job.priority for _, flow in flows):
+            self._given_samples[job.id] = self._virtual_samples.get(job.priority, 0)
+        for kind, flow in flows:
+            flow.priority, flow.order = job.priority, job.queue_key[1]
+            heap = [entry for entry in self._heaps[kind] if entry[1] != job.id]
+            self._heaps[kind] = [*heap, (self._rank(flow), job.id)]
+            heapq.heapify(self._heaps[kind])
 
     def remove_job(self, job: str) -> None:
         """Drop all ready segments of a job, and its account."""

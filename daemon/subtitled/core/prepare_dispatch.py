@@ -44,7 +44,7 @@ class PrepareDispatch:
         self._out = out
         self._slot_of: dict[str, str] = {}
         """Job → slot of the prepare worker that reads its file."""
-        self._queue: list[tuple[int, int, str]] = []
+        self._queue: list[tuple[int, float, int, str]] = []
         """Heap of jobs that wait for a prepare worker, by priority and order; may have jobs that no longer wait."""
         self._unread: list[tuple[int, int, int, str]] = []
         """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
@@ -63,9 +63,19 @@ class PrepareDispatch:
         if (held := self._held.get(_folder_of(job))) is not None:
             held[job.id] = None
         elif job.id not in self._slot_of:
-            heapq.heappush(self._queue, (-job.options.priority, job.order, job.id))
+            heapq.heappush(self._queue, (*job.queue_key, job.id))
             if self._is_unread(job.id):
-                heapq.heappush(self._unread, (-job.options.priority, job.size, job.order, job.id))
+                heapq.heappush(self._unread, (-job.priority, job.size, job.order, job.id))
+
+    def move(self, job: Job) -> None:
+        """Apply a job's changed priority and place."""
+        is_queued = any(name == job.id for *_, name in self._queue)
+        self._queue = [entry for entry in self._queue if entry[-1] != job.id]
+        self._unread = [entry for entry in self._unread if entry[-1] != job.id]
+        heapq.heapify(self._queue)
+        heapq.heapify(self._unread)
+        if is_queued:
+            self.enqueue(job)
 
     def hold(self, job: Job, suspicion: str = "", *, is_missing: bool = False) -> None:
         """Start no file of this job's folder until the folder answers; `suspicion`, `is_missing`: see CheckFile."""
@@ -176,7 +186,7 @@ class PrepareDispatch:
         others = [other for other in blocked if other is not None and _may_preempt(job, other)]
         if not others:
             return None
-        other = max(others, key=lambda one: (-one.options.priority, one.size))
+        other = max(others, key=lambda one: (-one.priority, one.size))
         slot = self._slot_of[other.id]
         heapq.heappop(self._unread)
         self.abandon(other.id)
@@ -288,7 +298,7 @@ class PrepareDispatch:
 
     def _next(self) -> Job | None:
         while self._queue:
-            _, _, name = heapq.heappop(self._queue)
+            *_, name = heapq.heappop(self._queue)
             live = self._live_jobs.jobs.get(name)
             if live is None or name in self._slot_of:
                 continue
@@ -358,5 +368,5 @@ def _may_preempt(job: Job, other: Job) -> bool:
 
     Half, so that files of about the same size do not preempt each other.
     """
-    one, two = job.options.priority, other.options.priority
+    one, two = job.priority, other.priority
     return one > two or (one == two and 2 * job.size <= other.size)

@@ -205,6 +205,22 @@ class Job(Struct, frozen=True, kw_only=True):
     """Language tags that it is translated to besides those of its options."""
     added_translate_model: str = ""
     """Name of the model that translates, as given with an added language; "": that of its options."""
+    changed_priority: int | None = None
+    """The priority that a client gave it later; None: that of its options."""
+    place: float | None = None
+    """Its place in the queue among jobs of its priority, in place of `order`; None: not moved."""
+    unheard: int = 0
+    """Stretches of speech for which the model gave no text; known when it is written."""
+
+    @property
+    def priority(self) -> int:
+        """The present priority."""
+        return self.options.priority if self.changed_priority is None else self.changed_priority
+
+    @property
+    def queue_key(self) -> tuple[int, float, int]:
+        """Waiting jobs are started in the order of this key."""
+        return (-self.priority, self.order if self.place is None else self.place, self.order)
 
     @property
     def translate_to(self) -> tuple[str, ...]:

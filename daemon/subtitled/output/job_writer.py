@@ -395,7 +395,7 @@ class JobWriter:
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
-        ended = ev.Closed if is_failure else ev.Written
+        ended = ev.Closed if is_failure else partial(ev.Written, unheard=len(transcript.unheard))
         if not job.options.output:  # the client fetches the result
             self._ended(ended(job.id, job.location))
             return
@@ -467,7 +467,7 @@ class JobWriter:
             more=tuple(zip(transcripts[1:], named.paths[1:], strict=True)),
             obsolete=tuple(obsolete),
         )
-        ended = ev.Closed if is_failure else ev.Written
+        ended = ev.Closed if is_failure else partial(ev.Written, unheard=len(work.transcript.unheard))
         is_retried = job.id in self._retried
 
         def write() -> tuple[bytes, bytes]:

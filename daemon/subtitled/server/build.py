@@ -211,4 +211,5 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
 
 
 def _configure_log(config: Config) -> None:
+    log.remember_lines()
     log.configure(config.log.level, config.log.format, sys.stderr)

@@ -9,7 +9,7 @@ SELECT_JOB = """
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
         language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
-        added_languages, added_translate_model
+        added_languages, added_translate_model, priority, place, unheard
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
 JOB_BY_ORDER = f"{SELECT_JOB} WHERE ord = ?"
@@ -23,7 +23,7 @@ UPDATE_JOB = """
     UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?,
         options = (SELECT id FROM settings WHERE data = ?), losses = ?,
         plan_settings = (SELECT id FROM settings WHERE data = ?),
-        added_languages = ?, added_translate_model = ?,
+        added_languages = ?, added_translate_model = ?, priority = ?, place = ?, unheard = ?,
         is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
         ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
@@ -53,6 +53,7 @@ LIST_JOBS_OF_OWNER_AND_TAG = """
     ORDER BY ord DESC LIMIT ?"""
 SEARCH_NAMES = "SELECT rowid FROM names WHERE names MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 NEWEST_NAMES = "SELECT ord FROM jobs WHERE ord < ? ORDER BY ord DESC LIMIT ?"
+FILTERED_JOBS = f"{SELECT_JOB} WHERE ord < ? ORDER BY ord DESC LIMIT ?"
 JOB_FILTERS = "SELECT state, owner, tag, name FROM jobs WHERE ord = ?"
 COUNT_JOBS = "SELECT state, sum(count) FROM job_counts WHERE count > 0 GROUP BY state"
 COUNT_JOBS_OF_OWNER = "SELECT state, count FROM job_counts WHERE owner = ? AND count > 0"

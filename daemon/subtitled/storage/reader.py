@@ -7,16 +7,18 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from subtitle.messages import CueVersion
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.events import SegmentRow
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import StateLostError
@@ -28,6 +30,7 @@ from subtitled.storage.rows import (
     JournalEntry,
     ResultRow,
     edit_row,
+    file_name,
     job_row,
     journal_entry,
     read_counts,
@@ -41,8 +44,61 @@ MAX_CANDIDATES = 2000
 MAX_SHORT_CANDIDATES = 5000
 """Newest jobs that are searched for one or two characters, which have no trigram."""
 MAX_TRIGRAMS = 24
+MAX_FILTERED = 20_000
+"""Newest jobs that are searched for a property without an index, or sorted."""
+_media_decoder = msgspec.msgpack.Decoder(Media)
 _NEWEST = 2**62
 """Greater than the order of any job."""
+
+
+class JobFilter(Struct, frozen=True, kw_only=True):
+    """Which jobs a list has; the defaults match all."""
+
+    states: frozenset[JobState] = frozenset()
+    owner: str | None = None
+    tag: str | None = None
+    name: str = ""
+    language: str = ""
+    model: str | None = None
+    """Its name in the options of jobs."""
+    inbox: bytes = b""
+    is_damaged: bool = False
+    is_unheard: bool = False
+
+    @property
+    def is_special(self) -> bool:
+        """Whether no index serves it."""
+        return bool(
+            self.language or self.model is not None or self.inbox or self.is_damaged or self.is_unheard
+        )
+
+    def matches(self, row: JobRow) -> bool:
+        """Return whether a job is in the list."""
+        job = row.job
+        return (
+            (not self.states or job.state in self.states)
+            and self.owner in {None, job.owner}
+            and self.tag in {None, job.tag}
+            and (not self.name or self.name.lower() in file_name(job.source).lower())
+            and (not self.language or self.language == (job.language or job.options.language))
+            and (self.model is None or self.model in job.options.models)
+            and (not self.inbox or self.inbox == job.options.inbox)
+            and (not self.is_unheard or job.unheard > 0)
+            and (not self.is_damaged or bool(media_of_row(row).damaged_s))
+        )
+
+
+_SORT_KEYS: Mapping[str, Callable[[JobRow], Any]] = {
+    "newest": lambda row: -row.job.order,
+    "oldest": lambda row: row.job.order,
+    "name": lambda row: (file_name(row.job.source).casefold(), -row.job.order),
+    "longest": lambda row: (-media_of_row(row).decoded_samples, -row.job.order),
+}
+
+
+def media_of_row(row: JobRow) -> Media:
+    """Return the stored media facts of a job; empty ones before its file is read."""
+    return _media_decoder.decode(row.media) if row.media else Media()
 
 
 class Reader:
@@ -102,6 +158,19 @@ class Reader:
             orders = self._newest_orders(wanted, owner, tag, below, limit)
         rows = (self._db.execute(sql.JOB_BY_ORDER, (order,)).fetchone() for order in orders)
         return [job_row(row) for row in rows if row is not None]  # one may have been deleted meanwhile
+
+    def find_jobs(self, job_filter: JobFilter, *, sort: str, limit: int, before: str = "") -> list[JobRow]:
+        """Return `limit` jobs of a filter in another order, after the job `before`; searches the newest MAX_FILTERED jobs."""
+        found = map(job_row, self._db.execute(sql.FILTERED_JOBS, (_NEWEST, MAX_FILTERED)))
+        rows = sorted(filter(job_filter.matches, found), key=_SORT_KEYS[sort])
+        return _after(rows, before)[:limit]
+
+    def jobs_in_order(
+        self, jobs: Sequence[str], job_filter: JobFilter, limit: int, before: str = ""
+    ) -> list[JobRow]:
+        """Return `limit` of these jobs that match, in their order, after the job `before`."""
+        rows = [row for row in map(self.find_job, jobs) if row is not None and job_filter.matches(row)]
+        return _after(rows, before)[:limit]
 
     def _newest_orders(
         self, states: frozenset[str], owner: str | None, tag: str | None, below: int, limit: int
@@ -342,6 +411,11 @@ class Reader:
 
     def _one(self, statement: str) -> Any:
         return self._db.execute(statement).fetchone()[0]
+
+
+def _after(rows: list[JobRow], before: str) -> list[JobRow]:
+    at = next((at for at, row in enumerate(rows, 1) if row.job.id == before), 0)
+    return rows[at:] if at or not before else []
 
 
 class ReaderPool:

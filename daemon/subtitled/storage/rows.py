@@ -226,6 +226,9 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         repetition=row[22],
         added_languages=tuple(row[23].split()),
         added_translate_model=row[24],
+        changed_priority=row[25],
+        place=row[26],
+        unheard=row[27],
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
 

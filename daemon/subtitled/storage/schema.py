@@ -182,6 +182,12 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN added_languages TEXT NOT NULL DEFAULT '';
     ALTER TABLE jobs ADD COLUMN added_translate_model TEXT NOT NULL DEFAULT '';
 
+    -- Priority and place in the queue that a client changed; NULL: those of its options and of its order.
+    ALTER TABLE jobs ADD COLUMN priority INTEGER;
+    ALTER TABLE jobs ADD COLUMN place REAL;
+    -- Stretches of speech for which the model gave no text.
+    ALTER TABLE jobs ADD COLUMN unheard INTEGER NOT NULL DEFAULT 0;
+
     -- The translation of each sentence of a job, or why there is none. The key is made of the sentence, its context and the
     -- model: what has not changed is not translated again.
     CREATE TABLE translations (

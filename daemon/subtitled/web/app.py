@@ -22,7 +22,7 @@ from subtitled.http.auth import AuthMiddleware
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import actions, api_docs, assets, bulk, job_page, overview, reasons, rendering
+from subtitled.web import actions, api_docs, assets, bulk, dismissed, job_page, overview, reasons, rendering
 from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache
 
@@ -43,7 +43,7 @@ _SECURITY_HEADERS = {
 _API_PREFIXES = ("/api/", "/v1/")
 _API_PATHS = frozenset({"/asr", "/detect-language", "/health"})
 _PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed", "/bulk", "/download"})
+_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed", "/dismiss-failed", "/bulk", "/download"})
 _PAGE_ROUTES = (
     Route("/", overview.show, methods=["GET"]),
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
@@ -52,6 +52,9 @@ _PAGE_ROUTES = (
     Route("/fragments/editor", job_page.show_editor, methods=["GET"]),
     Route("/jobs/{job}/retry", actions.retry, methods=["POST"]),
     Route("/jobs/{job}/cancel", actions.cancel, methods=["POST"]),
+    Route("/jobs/{job}/move", bulk.move, methods=["POST"]),
+    Route("/jobs/{job}/dismiss", dismissed.dismiss, methods=["POST"]),
+    Route("/dismiss-failed", dismissed.dismiss, methods=["POST"]),
     Route("/retry-failed", actions.retry_all, methods=["POST"]),
     Route("/upload", actions.upload, methods=["POST"]),
     Route("/bulk", bulk.act, methods=["POST"]),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import PurePath
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,7 +25,7 @@ from subtitled.web.overview import ListFilter, parse_filter, states_of
 
 MAX_JOBS = 10_000
 MAX_BODY_BYTES = 2**20
-_ACTIONS = ("retry", "cancel", "delete")
+_ACTIONS = ("retry", "cancel", "delete", "priority")
 
 
 async def act(request: Request) -> Response:
@@ -35,7 +35,11 @@ async def act(request: Request) -> Response:
     action = fields.get("action", [""])[-1]
     if action not in _ACTIONS:
         raise not_allowed("action", action, ", ".join(_ACTIONS))
-    call: Callable[[str], Awaitable[object]] = getattr(gateway.client, action)
+    call: Callable[[str], Awaitable[object]] = (
+        partial(gateway.client.reorder, priority=_priority(fields))
+        if action == "priority"
+        else getattr(gateway.client, action)
+    )
     jobs = await _jobs(gateway, fields)
     errors, t = [], Translator(language_of(request))
     for job in jobs:
@@ -47,6 +51,25 @@ async def act(request: Request) -> Response:
         request.app.state.status_cache.invalidate()
         return JSONResponse({"total": len(jobs), "done": len(jobs) - len(errors), "errors": errors[:10]})
     return redirect_back(request)
+
+
+async def move(request: Request) -> Response:
+    """Start a waiting job before or after another one."""
+    gateway: Gateway = request.app.state.gateway
+    fields = await _fields(request)
+    place = {name: fields[name][-1] for name in ("before", "after") if name in fields}
+    job = await gateway.client.reorder(
+        request.path_params["job"], before=place.get("before", ""), after=place.get("after", "")
+    )
+    request.app.state.status_cache.invalidate()
+    return JSONResponse({"id": job.id, "priority": job.priority})
+
+
+def _priority(fields: Mapping[str, list[str]]) -> int:
+    text = fields.get("priority", [""])[-1]
+    if not re.fullmatch("-?[0-9]{1,2}|-?100", text):
+        raise not_allowed("priority", text, "-100 to 100")
+    return int(text)
 
 
 async def download(request: Request) -> Response:
@@ -85,9 +108,18 @@ async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
     facts = await gateway.retry_while_busy(partial(gateway.client.status, job))
     if facts.state == "failed" and not facts.segments.get("done"):
         raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
+    folder = "".join(f"{part}/" for part in folder_of(facts.tag))
     # The translation of English is the same file.
     found = [await gateway.subtitles(job, form, task=task) for task in tasks_of(facts)]
-    return {subtitles.name: content for subtitles, content in found}
+    return {folder + subtitles.name: content for subtitles, content in found}
+
+
+def folder_of(tag: str) -> list[str]:
+    """Return the parts of the folder that the page gave as the tag of an upload; none for another tag."""
+    if not tag.endswith("/"):
+        return []
+    parts = (re.sub(r'[\\:*?"<>|\x00-\x1f]', "_", part).strip() for part in tag.split("/"))
+    return [part for part in parts if part.strip(".")]
 
 
 class _ChunkBuffer:
@@ -111,11 +143,12 @@ class _ChunkBuffer:
 
 def _unique(name: str, names: set[str]) -> str:
     """Return a file name that is not in `names`, and add it."""
-    path, number, unique = PurePath(name), 1, name
+    folder, slash, last = name.rpartition("/")
+    number, unique = 1, name
     while unique in names:
         number += 1
-        stem, dot, suffixes = path.name.partition(".")
-        unique = f"{stem} ({number}){dot}{suffixes}"
+        stem, dot, suffixes = last.partition(".")
+        unique = f"{folder}{slash}{stem} ({number}){dot}{suffixes}"
     names.add(unique)
     return unique
 
@@ -144,8 +177,7 @@ async def _matching(gateway: Gateway, list_filter: ListFilter) -> list[str]:
                 gateway.client.list,
                 states_of(list_filter),
                 limit=MAX_LISTED,
-                before=jobs[-1] if jobs else "",
-                name=list_filter.name,
+                **{**list_filter.query(), "before": jobs[-1] if jobs else ""},
             )
         )
         jobs += [job.id for job in page]

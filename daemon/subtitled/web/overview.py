@@ -17,7 +17,9 @@ from subtitle.eta import estimate
 from subtitle.messages import Chinese, Flag, JobFacts
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
+from subtitled.languages import code_of
 from subtitled.web import rendering
+from subtitled.web.dismissed import Dismissed
 from subtitled.web.i18n import Translator, language_choices, language_of
 from subtitled.web.status_cache import (
     MAX_FAILED,
@@ -39,6 +41,10 @@ from subtitled.web.view_models import (
 
 MAX_FAILURES_SHOWN = 5
 MAX_QUERY_CHARS = 200
+DETAILS = ("language", "model", "inbox", "tag", "damage", "sort")
+FIELDS = ("name", "before", *DETAILS)
+SORTS = ("newest", "oldest", "name", "longest")
+DAMAGES = ("damaged", "unheard")
 _GROUPS = {"running": RUNNING, "done": ("done",), "failed": ("failed",)}
 
 
@@ -51,17 +57,45 @@ class ListFilter(Struct, frozen=True, kw_only=True):
     """Part of the file name."""
     before: str
     """Job before the first one listed; empty for the newest."""
+    language: str = ""
+    model: str = ""
+    inbox: str = ""
+    tag: str = ""
+    damage: str = ""
+    """"damaged": only files with lost audio; "unheard": only those with speech without text."""
+    sort: str = ""
+    """One of SORTS; empty for the newest first."""
 
     def address(self, path: str = "/", **changes: str) -> str:
         """Return the address of the list with this filter and some fields changed."""
-        fields = {"state": self.group, "name": self.name, "before": self.before, **changes}
+        fields = {"state": self.group, **{name: getattr(self, name) for name in FIELDS}, **changes}
         query = {name: value for name, value in fields.items() if value and (name, value) != ("state", "all")}
         return f"{path}?{urlencode(query)}" if query else path
 
     @property
     def is_default(self) -> bool:
         """The newest jobs of all."""
-        return self.group == "all" and not self.name and not self.before
+        return self.group == "all" and not any(getattr(self, name) for name in FIELDS)
+
+    @property
+    def has_details(self) -> bool:
+        """Whether a field of the form's details is set."""
+        return any(getattr(self, name) for name in DETAILS)
+
+    def query(self) -> dict[str, Any]:
+        """Return the filter as parameters of `Client.list`."""
+        default = "queue" if self.group == "running" else "newest"
+        return {
+            "name": self.name,
+            "before": self.before,
+            "language": self.language,
+            "model": self.model,
+            "inbox": self.inbox,
+            "tag": self.tag or None,
+            "is_damaged": self.damage == "damaged",
+            "is_unheard": self.damage == "unheard",
+            "sort": self.sort or default,
+        }
 
 
 async def show(request: Request) -> Response:
@@ -107,6 +141,12 @@ def parse_filter(query: Mapping[str, str]) -> ListFilter:
         group=group if group in _GROUPS else "all",
         name=query.get("name", "").strip()[:MAX_QUERY_CHARS],
         before=query.get("before", "")[:64],
+        language=code_of(query.get("language", "")) or "",
+        model=query.get("model", "").strip()[:MAX_QUERY_CHARS],
+        inbox=query.get("inbox", "").strip()[:4096],
+        tag=query.get("tag", "").strip()[:MAX_QUERY_CHARS],
+        damage=query["damage"] if query.get("damage") in DAMAGES else "",
+        sort=query["sort"] if query.get("sort") in SORTS else "",
     )
 
 
@@ -122,13 +162,7 @@ async def _context(request: Request) -> dict[str, Any]:
         parse_filter(request.query_params),
         Translator(language_of(request)),
     )
-    positions = {job.id: number for number, job in enumerate(snapshot.queue, 1)}
-    if list_filter.is_default:
-        jobs = snapshot.recent
-    elif list_filter.group == "running" and not list_filter.name and snapshot.queue:
-        jobs = _in_queue_order(snapshot, list_filter.before)
-    else:
-        jobs = await _list(request, list_filter)
+    jobs = snapshot.recent if list_filter.is_default else await _list(request, list_filter)
     names = {job.id: name_of(job, t) for job in snapshot.active}
     workers = [
         worker_row(worker, snapshot.speed, names, t)
@@ -136,7 +170,8 @@ async def _context(request: Request) -> dict[str, Any]:
         if not worker.has_left
     ]
     decoders = {worker.slot for worker in snapshot.stats.workers if worker.role == "prepare"}
-    failed = recently_failed(snapshot.failed, time.time() * 1000)
+    failed = Dismissed.of(request).without(recently_failed(snapshot.failed, time.time() * 1000))
+    running = snapshot.running if list_filter.is_default else ()
     failures = failed[:MAX_FAILURES_SHOWN] if list_filter.is_default else ()
     counts = snapshot.stats.jobs
     models = snapshot.stats.models
@@ -150,7 +185,20 @@ async def _context(request: Request) -> dict[str, Any]:
         "decoders": [worker for worker in workers if worker.slot in decoders],
         "models": [model_row(model, t) for model in models] if snapshot.stats.has_several_models else [],
         "failures": [to_row(job, t) for job in failures],
-        "jobs": [to_row(job, t, positions.get(job.id, 0)) for job in jobs[:PAGE_SIZE] if job not in failures],
+        "running": [to_row(job, t, job.position) for job in running],
+        "jobs": [
+            to_row(job, t, job.position)
+            for job in jobs[:PAGE_SIZE]
+            if job.id not in {other.id for other in (*failures, *running)}
+        ],
+        "known": {
+            "language": sorted(
+                {(job.language, t.language_name(job.language)) for job in snapshot.recent if job.language}
+            ),
+            "model": snapshot.welcome.models,
+            "inbox": sorted({job.inbox for job in snapshot.recent if job.inbox}),
+            "tag": sorted({job.tag for job in snapshot.recent if job.tag}),
+        },
         "older": list_filter.address(before=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else "",
         "groups": {
             group: sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts)))
@@ -159,18 +207,8 @@ async def _context(request: Request) -> dict[str, Any]:
     }
 
 
-def _in_queue_order(snapshot: StatusSnapshot, after: str) -> tuple[JobFacts, ...]:
-    """Return one page and one of the jobs in progress: active ones first, then the queue, from after a job on."""
-    uploading = (job for job in snapshot.recent if job.state == "receiving")
-    jobs = (*snapshot.active, *uploading, *snapshot.queue)
-    start = next((index for index, job in enumerate(jobs, 1) if job.id == after), 0)
-    return jobs[start : start + PAGE_SIZE + 1]
-
-
 async def _list(request: Request, list_filter: ListFilter) -> tuple[JobFacts, ...]:
     gateway: Gateway = request.app.state.gateway
     states = states_of(list_filter)
     async with daemon_timeout():
-        return await gateway.client.list(
-            states, limit=PAGE_SIZE + 1, before=list_filter.before, name=list_filter.name
-        )
+        return await gateway.client.list(states, limit=PAGE_SIZE + 1, **list_filter.query())

@@ -17,14 +17,13 @@ from subtitled.http.errors import RequestError
 MAX_AGE_S = 0.8
 """A status, or the failure to get one, is reused for this long: many tabs cost the daemon as much as one."""
 DAEMON_TIMEOUT_S = 3.0
-PAGE_SIZE = 50
+PAGE_SIZE = 40
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
 ACTIVE = ("preparing", "transcribing", "writing", "translating")
 MAX_ACTIVE = 200
 MAX_FAILED = 50
-MAX_QUEUED = 1000
-"""The positions of a longer queue are not computed."""
-QUEUE_AGE_S = 3.0
+MAX_RUNNING = 6
+"""Jobs in progress that the overview shows above the list."""
 SPEED_WINDOW_S = 30.0
 """Leases end one at a time: a speed over a shorter window would fluctuate."""
 
@@ -40,8 +39,8 @@ class StatusSnapshot(Struct, frozen=True, kw_only=True):
     active: tuple[JobFacts, ...]
     failed: tuple[JobFacts, ...]
     """The newest failed jobs."""
-    queue: tuple[JobFacts, ...] = ()
-    """The waiting jobs in the order in which they will be decoded; empty if there are more than MAX_QUEUED."""
+    running: tuple[JobFacts, ...] = ()
+    """The first jobs in progress: those that are processed, then the next ones of the queue."""
 
 
 class StatusCache:
@@ -53,8 +52,6 @@ class StatusCache:
         self._speed_meter = SpeedMeter(SPEED_WINDOW_S)
         self._request: asyncio.Task[StatusSnapshot] | None = None
         self._requested_at = 0.0
-        self._queue: tuple[JobFacts, ...] = ()
-        self._queue_at = 0.0
 
     async def get(self) -> StatusSnapshot:
         """Return the status; raises RequestError or SubtitleError if the daemon does not respond."""
@@ -68,19 +65,18 @@ class StatusCache:
     def invalidate(self) -> None:
         """Make the next `get` request a new status, after a change that it shows."""
         self._requested_at = -MAX_AGE_S
-        self._queue_at = -QUEUE_AGE_S
 
     async def _fetch(self) -> StatusSnapshot:
         client = self._client
         async with daemon_timeout():
-            welcome, stats, recent, active, failed = await asyncio.gather(
+            welcome, stats, recent, active, failed, running = await asyncio.gather(
                 client.ping(),
                 client.stats(),
                 client.list(limit=PAGE_SIZE + 1),
                 client.list(ACTIVE, limit=MAX_ACTIVE),
                 client.list(("failed",), limit=MAX_FAILED),
+                client.list(RUNNING, limit=MAX_RUNNING, sort="queue"),
             )
-        queue = await self._fetch_queue(stats.jobs.get("queued", 0))
         return StatusSnapshot(
             welcome=welcome,
             stats=stats,
@@ -88,20 +84,8 @@ class StatusCache:
             recent=recent,
             active=active,
             failed=failed,
-            queue=queue,
+            running=running,
         )
-
-    async def _fetch_queue(self, count: int) -> tuple[JobFacts, ...]:
-        """Return the waiting jobs: those of the highest priority first, of one priority the oldest."""
-        if not 0 < count <= MAX_QUEUED:
-            return ()
-        now = time.monotonic()
-        if now - self._queue_at >= QUEUE_AGE_S:
-            async with daemon_timeout():
-                jobs = await self._client.list(("queued",), limit=MAX_QUEUED)
-            self._queue = tuple(sorted(jobs, key=lambda job: (-job.priority, job.created_ms, job.id)))
-            self._queue_at = now
-        return self._queue
 
 
 @asynccontextmanager

@@ -106,6 +106,8 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
         return HealthSummary(level="bad", message="health.disk_full")
     if stats.hung_folders:
         return HealthSummary(level="bad", message="health.folder_hung", n=len(stats.hung_folders))
+    if stats.is_held:
+        return HealthSummary(level="warn", message="health.held")
     if broken:
         return HealthSummary(level="warn", message="health.not_working", n=broken, total=total)
     if not working:
@@ -188,6 +190,12 @@ def _details(job: JobFacts, t: Translator) -> Iterable[str]:
     if job.state == "done" and job.started_ms and job.ended_ms and job.ended_ms > job.started_ms:
         took_ms = job.ended_ms - job.started_ms
         yield t("job.took", time=t.duration(took_ms), speed=t.speed(job.audio_ms / took_ms))
+    if job.tag.endswith("/"):
+        yield job.tag
+    if job.unheard_count:
+        yield t("job.mark_unheard", n=job.unheard_count)
+    if job.damaged:
+        yield t("job.mark_damaged")
     if job.owner:
         yield job.owner
 

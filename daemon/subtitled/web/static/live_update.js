@@ -99,7 +99,7 @@ function applyFilter() {
     etags.delete(part);
   }
   const query = new URLSearchParams(location.search);
-  for (const input of document.querySelectorAll("form[data-filter] input[type=search]")) {
+  for (const input of document.querySelectorAll("form[data-filter] :is(input, select)")) {
     input.value = query.get(input.name) ?? "";
   }
   refresh();

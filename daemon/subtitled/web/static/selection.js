@@ -7,12 +7,12 @@ const status = document.getElementById("bulk-status");
 let isMatching = false; // all jobs of the filter, not only those on this page
 let last = null;
 
-const boxes = () => [...document.querySelectorAll("#jobs input[name=job]")];
+const boxes = () => [...document.querySelectorAll(":is(#jobs, #more-jobs) input[name=job]")];
 const selected = () => boxes().filter((box) => box.checked);
 
 document.addEventListener("click", (event) => {
   const box = event.target;
-  if (!box.matches?.("#jobs input[name=job]")) return;
+  if (!box.matches?.(":is(#jobs, #more-jobs) input[name=job]")) return;
   if (event.shiftKey && last?.isConnected) {
     const all = boxes();
     const [first, end] = [all.indexOf(last), all.indexOf(box)].sort((a, b) => a - b);
@@ -44,8 +44,7 @@ function select(matching) {
 function addFilter() {
   for (const field of form.querySelectorAll("input[type=hidden]")) field.remove();
   if (!isMatching) return;
-  const query = new URLSearchParams(location.search);
-  const fields = [["scope", "matching"], ...["state", "name"].map((name) => [name, query.get(name) ?? ""])];
+  const fields = [["scope", "matching"], ...new URLSearchParams(location.search)];
   for (const [name, value] of fields) form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
 }
 

@@ -3,6 +3,7 @@
 import { droppedFiles } from "./dropped_files.js";
 import { refresh } from "./live_update.js";
 import { errorText } from "./messages.js";
+import { rememberOptions } from "./presets.js";
 import { UploadList, UploadRow, formatSize } from "./upload_rows.js";
 
 const MAX_PARALLEL = 3;
@@ -18,6 +19,7 @@ const list = new UploadList(cancelAll);
 const active = new Set();
 
 document.documentElement.classList.add("has-script");
+rememberOptions();
 chooser.multiple = true;
 chooser.required = false;
 chooser.addEventListener("change", () => {
@@ -77,6 +79,7 @@ function send(upload) {
   const request = new XMLHttpRequest();
   const query = new URLSearchParams(upload.options);
   query.set("name", upload.file.name);
+  if (upload.file.folder) query.set("tag", upload.file.folder);
   upload.request = request;
   upload.row.start();
   request.upload.addEventListener("progress", (event) => upload.row.progress(event.loaded, performance.now()));
