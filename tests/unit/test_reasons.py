@@ -55,7 +55,7 @@ NOT_SHOWN = re.compile(
     r"http\.token_file \{|http\.listen|sets its own routing id|subtitled keys new|the daemon does not read|"
     r"each session needs|unexpected message|from the daemon|the daemon sent|has no pipes|unknown cause of|cut it first|"
     # Parts of other reasons, of which the rest is in another expression.
-    r"^is (a|empty)|^the model \\{x\\} \\{x\\}|^not mounted|^model\.digest is|^array of|"
+    r"^is (a|empty)|^the model \{x\} \{x\}|^not mounted|^model\.digest is|^array of|"
     # Parts of a text file.
     r"drop it again, or type|^check that|could not be turned into subtitles"
 )
