@@ -45,7 +45,7 @@ class TextTokenizer(Protocol):
     """Text to a model's tokens and back, without the tokens of languages and of the end."""
 
     def encode(self, text: str) -> list[str]:
-        """Return the tokens of a sentence."""
+        """Return the tokens of a text."""
 
     def decode(self, tokens: Sequence[str]) -> str:
         """Return the text of a translation's tokens."""
@@ -54,14 +54,14 @@ class TextTokenizer(Protocol):
 class _JsonTokenizer:
     """A `tokenizer.json` of the Tokenizers library."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, has_tags_in_text: bool) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # A sentence that has "</s>" or the name of a language's token in it is text like any other.
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.encode_special_tokens = not has_tags_in_text
 
     def encode(self, text: str) -> list[str]:
         tokens: list[str] = self._tokenizer.encode(text, add_special_tokens=False).tokens
@@ -174,13 +174,20 @@ class CTranslate2Engine:
             return _Job(
                 [], [], fault=f"{self.version} does not translate {request.source} into {request.target}"
             )
-        tokens = self._tokenizer.encode(text)
         source, target = facts.tag(request.source), facts.tag(request.target)
         match facts.family:
             case "nllb" | "m2m100":
-                return _Job([str(source), *tokens, *self._end], [str(target)])
-            case "madlad" | "marian":
-                return _Job([*([target] if target else []), *tokens, *self._end], [])
+                return _Job([str(source), *self._tokenizer.encode(text), *self._end], [str(target)])
+            case "madlad":
+                # The tag is part of the text, so that what follows it is split as it was in training.
+                tokens = self._tokenizer.encode(f"{target} {text}")
+                first = tokens.index(str(target)) + 1 if target in tokens else 0
+                rest = (
+                    token for token in tokens[first:] if token not in self._tags and token not in self._end
+                )
+                return _Job([*(tokens[:first] or [str(target)]), *rest, *self._end], [])
+            case "marian":
+                return _Job([*([target] if target else []), *self._tokenizer.encode(text), *self._end], [])
 
     def _run(self, jobs: Iterable[_Job]) -> None:
         """Translate sentences, in batches of similar lengths."""
@@ -263,7 +270,7 @@ def _tokenizer_of(folder: Path, facts: TranslationModelFacts, label: str) -> Tex
     if facts.family == "marian" and all(file.is_file() for file in sides):
         make = lambda: _PieceTokenizer(*sides)  # noqa: E731 - one of three
     elif json_file.is_file() or both is None:
-        make = lambda: _JsonTokenizer(json_file)  # noqa: E731
+        make = lambda: _JsonTokenizer(json_file, has_tags_in_text=facts.family == "madlad")  # noqa: E731
     else:
         make = lambda: _PieceTokenizer(both, both)  # noqa: E731
     try:
