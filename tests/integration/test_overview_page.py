@@ -432,21 +432,92 @@ def test_file_names_are_escaped(http: httpx.Client, daemon: Daemon) -> None:
 # -- access and availability -----------------------------------------------------------------------
 
 
-def test_a_browser_gets_a_401_that_makes_it_ask_for_the_token(daemon: Daemon, tmp_path: Path) -> None:
-    token = "correct-horse-battery"  # noqa: S105 - one for this test
+def test_a_browser_signs_in_with_a_token_and_only_an_admin_operates(daemon: Daemon, tmp_path: Path) -> None:
+    admin, user = "correct-horse-battery", "wrong-horse-battery"
     tokens = tmp_path / "tokens"
-    tokens.write_text(f"{token}\n", "utf-8")
+    tokens.write_text(f"{admin}\n{user} user\n", "utf-8")
     tokens.chmod(0o600)
     with (
         GatewayProcess(daemon, tmp_path / "gateway", token_file=str(tokens)) as gateway,
         httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
     ):
-        answer = http.get("/", headers=CHINESE)
-        assert (answer.status_code, "需要存取權杖" in answer.text) == (401, True)
-        assert answer.headers["www-authenticate"].startswith('Basic realm="subtitled"')
-        assert http.get("/", auth=("any", token)).status_code == 200
+        answer = http.get("/?state=done", headers=CHINESE)
+        assert (answer.status_code, "登入" in answer.text) == (401, True)
+        assert 'name="next" value="/?state=done"' in answer.text
+        assert "www-authenticate" not in answer.headers, "the browser would show its own form"
+        assert http.get(re.findall(r'href="(/static/page.css[^"]*)"', answer.text)[0]).status_code == 200
+        assert http.get("/api/stats").headers["www-authenticate"].startswith("Bearer")
+        wrong = http.post("/sign-in", data={"token": "not a token"})
+        assert (wrong.status_code, "This token is not known" in wrong.text) == (401, True)
+        foreign = http.post("/sign-in", data={"token": admin}, headers={"Origin": "https://evil.example"})
+        assert foreign.status_code == 403
+
+        signed_in = http.post("/sign-in", data={"token": user, "next": "/?state=done"})
+        assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/?state=done")
+        assert {"httponly", "samesite=lax", "path=/"} <= {
+            part.strip().lower() for part in signed_in.headers["set-cookie"].split(";")
+        }
+        assert user not in signed_in.headers["set-cookie"]
+        page = http.get("/").text
+        assert ("Sign out" in page, 'href="/operate"' in page) == (True, False)
+        own = {"Origin": gateway.url}
+        assert http.get("/operate").status_code == 403
+        assert http.post("/operate", data={"is_held": "true"}, headers=own).status_code == 403
+        bearer = {"Authorization": f"Bearer {user}"}
+        assert http.get("/api/operate", headers=bearer).status_code == 403
+        assert http.post("/api/operate", json={"is_held": True}, headers=bearer).status_code == 403
+        # The cookie alone is not enough for a change that another site could have caused.
+        for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert http.post("/dismiss-failed", headers=headers).status_code == 403
+        assert http.post("/dismiss-failed", headers=own).status_code == 303
+        assert http.post("/sign-out", headers=own).status_code == 303
+        assert http.get("/").status_code == 401
+
+        for target in ("//evil.example/", "https://evil.example/", "/\\evil.example", "/sign-in"):
+            answer = http.post("/sign-in", data={"token": admin, "next": target})
+            assert answer.headers["location"] == "/"
+        assert http.get("/").status_code == 200
+        cookie = http.cookies["subtitled_session"]
+        session, end, signature = cookie.split(".")
+        for forged in (f"{session}.9{end}.{signature}", f"{session}.{end}.{'0' * 64}", "a.b.c", "..", "x"):
+            headers = {"Cookie": f"subtitled_session={forged}"}
+            with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as other:
+                assert other.get("/", headers=headers).status_code == 401
+        tokens.write_text(f"{user} user\n", "utf-8")
+        gateway.stop()
+        gateway.start()
+        assert http.get("/").status_code == 401, "a session ends with its token"
+        assert http.get("/", auth=("any", user)).status_code == 200
         cross = {"Sec-Fetch-Site": "cross-site"}
-        assert http.post("/jobs/x/retry", auth=("any", token), headers=cross).status_code == 403
+        assert http.post("/jobs/x/retry", auth=("any", user), headers=cross).status_code == 403
+
+
+def test_an_admin_pauses_the_queue_sets_the_log_level_and_reads_the_log(
+    http: httpx.Client, daemon: Daemon
+) -> None:
+    try:
+        page = http.get("/operate").text
+        assert all(
+            text in page for text in ("Pause the queue", "state.reserve_mb", "Disk and retention", " load")
+        )
+        assert http.post("/operate", data={"is_held": "true"}).headers["location"] == "/operate"
+        assert daemon.client.stats().is_held
+        assert "Resume the queue" in http.get("/operate").text
+        assert "The queue is paused" in http.get("/").text
+        assert "佇列已暫停" in http.get("/?lang=zh-Hant").text
+        assert "queue.paused" in http.get("/fragments/operate", params={"log_text": "QUEUE.paused"}).text
+        assert "queue.paused" not in http.get("/fragments/operate", params={"log_level": "error"}).text
+        answer = http.post("/api/operate", json={"is_held": False, "log_level": "debug"}).json()
+        assert (answer["is_held"], answer["log_level"]) == (False, "debug")
+        lines = http.get("/api/operate", params={"log_lines": 5, "log_text": "queue."}).json()["log"]
+        assert "queue.resumed" in lines[-1]
+        assert http.post("/operate", data={"log_level": "loud"}).status_code == 400
+        assert http.post("/api/operate", json={"speed": 1}).status_code == 400
+        assert http.get("/api/operate", params={"log_lines": "1001"}).status_code == 400
+    finally:
+        daemon.client.operate(is_held=False)
+        daemon.client.set_log_level("info")
+        http.get("/?lang=en")
 
 
 def test_a_page_reports_an_unavailable_daemon_and_recovers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from subtitled.web.app import build_app
 
 def test_an_internal_error_gets_an_error_page() -> None:
     """Without its lifespan the application has no daemon to ask: the page breaks as it would by any slip of ours."""
-    app = build_app("ipc:///nowhere", "", tokens=frozenset(), max_bytes=1)
+    app = build_app("ipc:///nowhere", "", tokens={}, max_bytes=1)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import ipaddress
 import os
 import stat
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -34,8 +37,18 @@ _EXPOSED_HEADERS = "Accept-Ranges, Content-Disposition, Content-Range, ETag, Loc
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def read_tokens(path: str) -> frozenset[bytes]:
-    """Return the digests of the tokens in a file: one token a line, `#` starts a comment; raises SubtitledError."""
+Role = Literal["admin", "user"]
+"""What a token allows: a user works with files, an admin operates the server as well."""
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+SESSION_COOKIE = "subtitled_session"
+SESSION_S = 30 * 24 * 3600
+
+
+def read_tokens(path: str) -> dict[bytes, Role]:
+    """Return role by digest of the tokens in a file: `TOKEN` or `TOKEN user` a line, `#` starts a comment.
+
+    Raises SubtitledError.
+    """
     try:
         text = Path(path).read_text("utf-8")
         mode = os.stat(path).st_mode  # noqa: PTH116 - follows links, as the read above does
@@ -43,7 +56,8 @@ def read_tokens(path: str) -> frozenset[bytes]:
         raise SubtitledError(f"http.token_file {path}: cannot be read: {error}") from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise SubtitledError(f"http.token_file {path}: readable by other users; run: chmod o= {path}")
-    tokens = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    tokens = dict(_token_and_role(line) for line in lines)
     if not tokens:
         raise SubtitledError(f"http.token_file {path}: contains no token; create one: openssl rand -hex 32")
     if any(len(token) < MIN_TOKEN_CHARS for token in tokens):
@@ -51,7 +65,63 @@ def read_tokens(path: str) -> frozenset[bytes]:
             f"http.token_file {path}: a token with fewer than {MIN_TOKEN_CHARS} characters can be guessed; "
             "create one: openssl rand -hex 32"
         )
-    return frozenset(_digest(token) for token in tokens)
+    return {_digest(token): role for token, role in tokens.items()}
+
+
+def _token_and_role(line: str) -> tuple[str, Role]:
+    token, _, role = line.rpartition(" ")
+    if token and role == "user":
+        return token.strip(), "user"
+    return (token.strip() if token and role == "admin" else line), "admin"
+
+
+def role_of(request: Request) -> Role:
+    """Return the role of a request that AuthMiddleware has accepted."""
+    role: Role = request.scope.get("subtitled.role", "user")
+    return role
+
+
+def require_admin(request: Request) -> None:
+    """Raise RequestError unless the request is an admin's."""
+    if role_of(request) != "admin":
+        raise RequestError(
+            403, "forbidden", 'operating the server needs the role "admin"; this token has the role "user"'
+        )
+
+
+def new_session(token: str, tokens: Mapping[bytes, Role]) -> str | None:
+    """Return the value of a session's cookie, which expires after SESSION_S; None for an unknown token.
+
+    It contains no secret that helps to guess the token, and is invalid as soon as the token is removed from the file.
+    """
+    digest = _digest(token)
+    if digest not in tokens:
+        return None
+    end = str(int(time.time()) + SESSION_S)
+    return f"{_session_id(digest)}.{end}.{_signature(digest, end)}"
+
+
+def _session_role(cookie: str, tokens: Mapping[bytes, Role]) -> Role | None:
+    """Return the role of a session; None if it is invalid or has expired."""
+    parts = cookie.split(".")
+    if len(parts) != 3 or not cookie.isascii():
+        return None
+    session, end, signature = parts
+    if not end.isdigit() or len(end) > 12 or int(end) < time.time():
+        return None
+    for digest, role in tokens.items():
+        is_signed = hmac.compare_digest(signature, _signature(digest, end))
+        if is_signed and hmac.compare_digest(session, _session_id(digest)):
+            return role
+    return None
+
+
+def _session_id(digest: bytes) -> str:
+    return hmac.new(digest, b"subtitled session id", "sha256").hexdigest()[:16]
+
+
+def _signature(digest: bytes, end: str) -> str:
+    return hmac.new(digest, b"subtitled session until " + end.encode(), "sha256").hexdigest()
 
 
 class AuthMiddleware:
@@ -65,11 +135,11 @@ class AuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        tokens: frozenset[bytes],
+        tokens: Mapping[bytes, Role],
         origins: Iterable[str],
         respond: Callable[[Request, RequestError], Response],
     ) -> None:
-        """`tokens` are digests; without any, no token is required. `respond` renders an error."""
+        """`tokens`: role by digest; without any, no token is required, and everybody is an admin. `respond` renders an error."""
         self._app = app
         self._respond = respond
         self._tokens = tokens
@@ -102,7 +172,8 @@ class AuthMiddleware:
                 del self._active[client]
 
     def _check(self, request: Request) -> RequestError | None:
-        if request.scope["path"] in _PUBLIC_PATHS:
+        path = request.scope["path"]
+        if path in _PUBLIC_PATHS:
             return None
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         hostname = _split(f"//{host}")
@@ -113,19 +184,28 @@ class AuthMiddleware:
         if _is_preflight(request):
             return None if self._is_allowed_origin(request) else _forbidden_origin(origin)
         return (
-            self._check_token(request, hostname.hostname or "")
+            (None if self._is_open_path(path) else self._check_token(request, hostname.hostname or ""))
             or self._check_origin(request, host)
             or self._check_limits(client_of(request.scope))
         )
 
+    def _is_open_path(self, path: str) -> bool:
+        """Return whether a path needs no token: the form to sign in, and the page's own files, which are no secret."""
+        return bool(self._tokens) and (path in {SIGN_IN, SIGN_OUT} or path.startswith("/static/"))
+
     def _check_token(self, request: Request, hostname: str) -> RequestError | None:
         if not self._tokens:
             if hostname in _LOOPBACK_HOSTS:
+                request.scope["subtitled.role"] = "admin"
                 return None
             message = f"Host {hostname[:100]!r} is not allowed without http.token_file (127.0.0.1, localhost)"
             return RequestError(403, "forbidden", message)
         token = _token(request.headers.get("authorization", ""))
-        if token is not None and _digest(token) in self._tokens:
+        role = None if token is None else self._tokens.get(_digest(token))
+        if token is None and (role := _session_role(request.cookies.get(SESSION_COOKIE, ""), self._tokens)):
+            request.scope["subtitled.session"] = True
+        if role is not None:
+            request.scope["subtitled.role"] = role
             return None
         return RequestError(
             401,
@@ -142,6 +222,15 @@ class AuthMiddleware:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return _forbidden_origin(origin)
+        is_session = request.scope.get("subtitled.session", False)
+        if (
+            is_session
+            and request.method not in _SAFE_METHODS
+            and origin is None
+            and "sec-fetch-site" not in headers
+        ):
+            # A browser adds the cookie to the forms of other sites if it is too old to name their origin.
+            return RequestError(403, "forbidden", "no Origin; send a token as `Authorization: Bearer TOKEN`")
         site = headers.get("sec-fetch-site", "none")
         if request.method not in _SAFE_METHODS and site not in _ALLOWED_SITES:
             return RequestError(403, "forbidden", f"Sec-Fetch-Site {site[:20]!r} is not allowed")

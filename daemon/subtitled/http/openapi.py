@@ -12,6 +12,7 @@ from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
 from subtitled.http.edits import DiffResponse, EditRequest, VersionsResponse
+from subtitled.http.operating import OperateRequest
 from subtitled.http.player import (
     MAX_SEGMENT,
     ORIGINAL_TYPES,
@@ -54,6 +55,8 @@ class ErrorSchema(Struct, frozen=True, kw_only=True):
     """For people: the value, the limit and the remedy."""
     param: str | None
     """The invalid parameter, if there is one."""
+    text: str = ""
+    """The message in the language of `Accept-Language`, if the gateway has a translation; left out otherwise."""
 
 
 class ConflictSchema(Struct, frozen=True, kw_only=True):
@@ -81,6 +84,8 @@ def document() -> dict[str, Any]:
             ms.JobOptions,
             ms.Event,
             ms.StatsInfo,
+            ms.OperateInfo,
+            OperateRequest,
             Transcript,
             CuesResponse,
             WaveformResponse,
@@ -285,6 +290,29 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
             ),
         },
         "/api/stats": {"get": _operation("Get workers, queue and speed.", {200: _json("StatsInfo")})},
+        "/api/operate": {
+            "get": _operation(
+                "Get disks, retention, log level and the log's last lines; for admins.",
+                {200: _json("OperateInfo")},
+                _query("log_lines", {"type": "integer", "minimum": 0, "maximum": 1000}, "Lines to return."),
+                _query("log_level", {"enum": list(get_args(ms.LogLevelName))}, "Only this level or above."),
+                _query("log_text", {"type": "string", "maxLength": 200}, "Only lines with this text."),
+                errors=(400,),
+            ),
+            "post": {
+                **_operation(
+                    "Pause or resume the queue, or set the log level; for admins.",
+                    {200: _json("OperateInfo")},
+                    errors=(400, 408, 413),
+                ),
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/OperateRequest"}}
+                    },
+                },
+            },
+        },
     }
 
 

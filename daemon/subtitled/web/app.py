@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -17,12 +17,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from subtitle.aio import AsyncClient
 from subtitle.errors import SubtitleError
 from subtitled import log
-from subtitled.http import asr, edits, jobs, openai, player
-from subtitled.http.auth import AuthMiddleware
+from subtitled.http import asr, edits, jobs, openai, operating, player
+from subtitled.http.auth import AuthMiddleware, Role
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
 from subtitled.http.gateway import Gateway
-from subtitled.web import actions, api_docs, assets, bulk, dismissed, job_page, overview, reasons, rendering
+from subtitled.web import (
+    actions,
+    api_docs,
+    assets,
+    bulk,
+    dismissed,
+    job_page,
+    operate,
+    overview,
+    reasons,
+    rendering,
+    sign_in,
+)
 from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache
 
@@ -43,7 +55,20 @@ _SECURITY_HEADERS = {
 _API_PREFIXES = ("/api/", "/v1/")
 _API_PATHS = frozenset({"/asr", "/detect-language", "/health"})
 _PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PAGE_PATHS = frozenset({"/", "/docs", "/upload", "/retry-failed", "/dismiss-failed", "/bulk", "/download"})
+_PAGE_PATHS = frozenset(
+    {
+        "/",
+        "/docs",
+        "/operate",
+        "/sign-in",
+        "/sign-out",
+        "/upload",
+        "/retry-failed",
+        "/dismiss-failed",
+        "/bulk",
+        "/download",
+    }
+)
 _PAGE_ROUTES = (
     Route("/", overview.show, methods=["GET"]),
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
@@ -56,6 +81,11 @@ _PAGE_ROUTES = (
     Route("/jobs/{job}/dismiss", dismissed.dismiss, methods=["POST"]),
     Route("/dismiss-failed", dismissed.dismiss, methods=["POST"]),
     Route("/retry-failed", actions.retry_all, methods=["POST"]),
+    Route("/operate", operate.show, methods=["GET"]),
+    Route("/fragments/operate", operate.show_live, methods=["GET"]),
+    Route("/operate", operate.change, methods=["POST"]),
+    Route("/sign-in", sign_in.sign_in, methods=["GET", "POST"]),
+    Route("/sign-out", sign_in.sign_out, methods=["POST"]),
     Route("/upload", actions.upload, methods=["POST"]),
     Route("/bulk", bulk.act, methods=["POST"]),
     Route("/download", bulk.download, methods=["POST"]),
@@ -70,13 +100,13 @@ def build_app(
     endpoint: str,
     key: str,
     *,
-    tokens: frozenset[bytes],
+    tokens: Mapping[bytes, Role],
     max_bytes: int,
     models: Iterable[str] = (),
     origins: Iterable[str] = (),
     on_ready: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
-    """Return the application for the daemon at `endpoint`; `tokens` are digests, `key` is a key file or "".
+    """Return the application for the daemon at `endpoint`; `tokens`: role by digest, `key` is a key file or "".
 
     `models` and `origins` are those of the configuration's `[http]`.
     """
@@ -87,6 +117,7 @@ def build_app(
         client = AsyncClient(endpoint, key, timeout_s=DAEMON_TIMEOUT_S)
         app.state.gateway = Gateway(client, max_bytes, models)
         app.state.status_cache = StatusCache(client)
+        app.state.tokens = tokens
         on_ready()
         try:
             yield
@@ -98,6 +129,7 @@ def build_app(
             *openai.routes(),
             *asr.routes(),
             *jobs.routes(),
+            *operating.routes(),
             *player.routes(),
             *edits.routes(),
             *_PAGE_ROUTES,

@@ -16,7 +16,7 @@ from subtitled import log
 from subtitled.config.addresses import host_of
 from subtitled.config.schema import Config
 from subtitled.errors import SubtitledError
-from subtitled.http.auth import read_tokens
+from subtitled.http.auth import Role, read_tokens
 from subtitled.runtime.processes import raise_descriptor_limit
 from subtitled.systemd.notify import SystemdNotifier
 from subtitled.web.app import build_app
@@ -35,7 +35,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> None:
     host = host_of(http.listen)
     if host is None:
         raise SubtitledError("http.listen is empty; set an address, such as 127.0.0.1:8600 (docs/http.md)")
-    tokens = read_tokens(http.token_file) if http.token_file else frozenset[bytes]()
+    tokens = read_tokens(http.token_file) if http.token_file else dict[bytes, Role]()
     try:
         key_for(endpoint, http.key)
     except SubtitleError as error:

@@ -12,6 +12,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import Response
 
+from subtitled.http.auth import role_of
 from subtitled.http.errors import RequestError
 from subtitled.web import assets
 from subtitled.web.i18n import PARAMETER, Translator, catalogs, language_of, remember_language
@@ -38,7 +39,13 @@ def _templates() -> jinja2.Environment:
 def page(request: Request, template: str, status: int = 200, **context: object) -> Response:
     """Return a page; its template has `t`, the Translator, and the names of `context`."""
     t = Translator(language_of(request))
-    whole = {"language_links": _language_links(request, t), "current_url": _current_url(request), **context}
+    whole = {
+        "language_links": _language_links(request, t),
+        "current_url": _current_url(request),
+        "is_admin": role_of(request) == "admin",
+        "is_session": request.scope.get("subtitled.session", False),
+        **context,
+    }
     response = Response(_render(template, t, whole), status, _HEADERS, "text/html")
     remember_language(request, response)
     return response
@@ -56,10 +63,15 @@ def fragment(request: Request, template: str, **context: object) -> Response:
 
 def error_page(request: Request, error: RequestError) -> Response:
     """Return the page for an error; it reloads automatically if the daemon does not respond."""
-    response = page(request, "error.html", error.status, error=error, is_away=error.status == 503)
     if error.status == 401:
-        response.headers["WWW-Authenticate"] = 'Basic realm="subtitled", charset="UTF-8"'
-    return response
+        # Without WWW-Authenticate: the browser would show its own form above this one.
+        return sign_in_page(request, 401, _current_url(request))
+    return page(request, "error.html", error.status, error=error, is_away=error.status == 503)
+
+
+def sign_in_page(request: Request, status: int, target: str, *, is_wrong: bool = False) -> Response:
+    """Return the form to sign in; `target`: the address to go to afterwards."""
+    return page(request, "sign_in.html", status, target=target, is_wrong=is_wrong)
 
 
 def _render(template: str, t: Translator, context: dict[str, Any]) -> str:

@@ -1,0 +1,81 @@
+"""Operating the server over HTTP: the queue, the log level, the log's last lines, disks and retention; for admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from subtitle.messages import LogLevelName, OperateInfo
+from subtitled.http.auth import require_admin
+from subtitled.http.errors import RequestError, not_allowed
+from subtitled.http.forms import read_body
+from subtitled.http.gateway import Gateway
+
+MAX_LINES = 1000
+MAX_BODY_BYTES = 4096
+LEVELS: tuple[LogLevelName, ...] = ("debug", "info", "warning", "error")
+
+
+class OperateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may change while the server runs; null: unchanged."""
+
+    is_held: bool | None = None
+    """Pause or resume the queue."""
+    log_level: LogLevelName | None = None
+
+
+def routes() -> list[Route]:
+    """Return the interface's routes."""
+    return [
+        Route("/api/operate", _show, methods=["GET"]),
+        Route("/api/operate", _change, methods=["POST"]),
+    ]
+
+
+async def state(request: Request) -> OperateInfo:
+    """Return the state of the server with the lines that the query requests; raises RequestError."""
+    require_admin(request)
+    gateway: Gateway = request.app.state.gateway
+    query = request.query_params
+    lines, level = query.get("log_lines", "0"), query.get("log_level", "debug")
+    if not (lines.isascii() and lines.isdigit() and len(lines) < 5 and int(lines) <= MAX_LINES):
+        raise not_allowed("log_lines", lines, f"0 to {MAX_LINES}")
+    found = next((name for name in LEVELS if name == level), None)
+    if found is None:
+        raise not_allowed("log_level", level, ", ".join(LEVELS))
+    return await gateway.client.operate(
+        log_lines=int(lines), log_level=found, log_text=query.get("log_text", "")[:200]
+    )
+
+
+async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
+    """Change what is given, and return the state afterwards."""
+    require_admin(request)
+    gateway: Gateway = request.app.state.gateway
+    if changes.log_level is not None:
+        await gateway.client.set_log_level(changes.log_level)
+    return await gateway.client.operate(is_held=changes.is_held)
+
+
+async def _show(request: Request) -> Response:
+    return _response(await state(request))
+
+
+async def _change(request: Request) -> Response:
+    content = await read_body(request, MAX_BODY_BYTES, "body")
+    try:
+        changes = msgspec.json.decode(content, type=OperateRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, "bad_format", f"the body is not valid: {error}") from None
+    return _response(await apply(request, changes))
+
+
+def _response(info: OperateInfo) -> Response:
+    fields: dict[str, Any] = msgspec.to_builtins(info)
+    content = {name: value for name, value in fields.items() if name not in {"type", "request"}}
+    return Response(msgspec.json.encode(content), media_type="application/json")
