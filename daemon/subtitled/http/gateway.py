@@ -102,10 +102,22 @@ class Gateway:
         layout: LayoutOptions | None = None,
         task: Task | None = None,
         version: int | None = None,
+        *,
+        language: str = "",
+        is_bilingual: bool = False,
     ) -> tuple[Subtitles, bytes]:
         """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
         return await self.retry_while_busy(
-            partial(self.client.subtitles, job, form, layout=layout, task=task, version=version)
+            partial(
+                self.client.subtitles,
+                job,
+                form,
+                layout=layout,
+                task=task,
+                version=version,
+                language=language,
+                is_bilingual=is_bilingual,
+            )
         )
 
     async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:

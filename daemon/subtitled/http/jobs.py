@@ -31,7 +31,7 @@ _UPLOAD_PARAMS = frozenset({"name", "options"})
 """Parameters of a submission that are not fields of JobOptions."""
 _NESTED_FIELDS = frozenset({"vad", "layout"})
 """Fields of JobOptions that are accepted in `options` only."""
-_LIST_FIELDS = frozenset({"formats", "tasks", "flags"})
+_LIST_FIELDS = frozenset({"formats", "tasks", "flags", "translate_to"})
 
 
 def routes() -> list[Route]:
@@ -42,6 +42,7 @@ def routes() -> list[Route]:
         Route("/api/jobs/{job}", _status, methods=["GET"]),
         Route("/api/jobs/{job}", _cancel, methods=["DELETE"]),
         Route("/api/jobs/{job}/retry", _retry, methods=["POST"]),
+        Route("/api/jobs/{job}/translate", _translate, methods=["POST"]),
         Route("/api/jobs/{job}/events", _events, methods=["GET"]),
         Route("/api/jobs/{job}/result", _result, methods=["GET"]),
         Route("/api/stats", _stats, methods=["GET"]),
@@ -105,11 +106,43 @@ async def _retry(request: Request) -> Response:
     return _json(await _client(request).retry(_job(request)))
 
 
+async def _translate(request: Request) -> Response:
+    """Translate a job's transcript to the languages in `to`."""
+    query = request.query_params
+    is_retry = _flag(request, "is_retry")
+    languages = list_of(query.getlist("to"))
+    client = _client(request)
+    return _json(
+        await client.translate(_job(request), languages, model=query.get("model", ""), is_retry=is_retry)
+    )
+
+
+def _flag(request: Request, name: str) -> bool:
+    """Return a parameter that is true or false; raises RequestError."""
+    text = request.query_params.get(name, "false")
+    if text not in {"true", "false"}:
+        raise not_allowed(name, text, "true, false")
+    return text == "true"
+
+
+def list_of(given: Iterable[str]) -> list[str]:
+    """Return the parts of a list that is repeated or comma-separated."""
+    return [part.strip() for text in given for part in text.split(",") if part.strip()]
+
+
 async def _result(request: Request) -> Response:
     form = request.query_params.get("format", "srt")
     gateway: Gateway = request.app.state.gateway
     layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
-    subtitles, content = await gateway.subtitles(_job(request), form, layout, task, version)
+    subtitles, content = await gateway.subtitles(
+        _job(request),
+        form,
+        layout,
+        task,
+        version,
+        language=request.query_params.get("language", "")[:64],
+        is_bilingual=_flag(request, "is_bilingual"),
+    )
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(subtitles.name)}"}
     return Response(content, media_type=media_type_of(form), headers=headers)
 
@@ -119,16 +152,14 @@ async def _events(request: Request) -> Response:
     after = request.headers.get("last-event-id") or request.query_params.get("after", "0")
     if not (after.isascii() and after.isdigit() and int(after) < 2**63):
         raise not_allowed("after", after, "the id of an event")
-    with_text = request.query_params.get("text", "false")
-    if with_text not in {"true", "false"}:
-        raise not_allowed("text", with_text, "true, false")
+    with_text = _flag(request, "text")
     job = _job(request)
     facts = await _client(request).status(job)
     if facts.state in ENDED and not [seq async for seq, _ in _journal(request, job, int(after))]:
         # 204 stops an EventSource from reconnecting.
         return Response(status_code=204)
     events = _journal_events(request, job, int(after))
-    if with_text == "true":
+    if with_text:
         events = _merged([events, _text_events(request, job)])
     return sse.event_stream(_with_end(request, job, events))
 
@@ -221,7 +252,7 @@ def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
 def _option(name: str, given: list[str]) -> object:
     """Return a parameter as a JSON value; a list may be repeated or comma-separated."""
     if name in _LIST_FIELDS:
-        return [part for text in given for part in text.split(",") if part]
+        return list_of(given)
     if name == "word_timestamps" and given[-1] in {"true", "false"}:
         return given[-1] == "true"
     return given[-1]

@@ -36,13 +36,18 @@ _OPTION_PARAMS = (
     "initial_prompt",
     "hotwords",
     "chinese",
+    "translate_model",
+    "is_bilingual",
+    "glossary",
     "priority",
     "tag",
 )
+_LANGUAGES = "Languages such as zh-TW, ja, Spanish; comma-separated or repeated"
 _TASK = "Of a job with two tasks; default: the first"
 _RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "bytes=FIRST-LAST"}
 _video_content: dict[str, Any] = {media_type: {} for media_type in ORIGINAL_TYPES}
 _VERSION = {"type": "integer", "minimum": 0}
+_FLAG = {"type": "boolean", "default": False}
 _TASKS = {"enum": list(get_args(ms.Task))}
 
 
@@ -123,6 +128,8 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
     option_params += [
         _query(name, {"type": "array", "items": {"enum": list(values)}}) for name, values in lists.items()
     ]
+    languages = {"type": "array", "items": {"type": "string"}}
+    option_params.append(_query("translate_to", languages, _LANGUAGES))
     option_params.append(
         _json_query("options", "JobOptions", "All options as JSON; the other parameters take precedence")
     )
@@ -161,6 +168,21 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         "/api/jobs/{job}/retry": {
             "post": _operation("Retry a failed job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
         },
+        "/api/jobs/{job}/translate": {
+            "post": _operation(
+                "Translate a job's subtitles; only sentences that are not translated yet.",
+                {200: _json("JobFacts")},
+                job,
+                _query("to", languages, f"{_LANGUAGES}; default: those of the job"),
+                _query(
+                    "model",
+                    {"type": "string", "maxLength": 200},
+                    "A model that translates; default: the first that can",
+                ),
+                _query("is_retry", _FLAG, "Try the sentences again that could not be translated"),
+                errors=(400, 404, 409),
+            ),
+        },
         "/api/jobs/{job}/events": {
             "get": _operation(
                 "Stream a job's journal until the job ends; entries are Event, the last event `end` is JobFacts.",
@@ -185,6 +207,8 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 job,
                 _query("format", {"enum": list(get_args(Format)), "default": "srt"}),
                 _query("task", _TASKS, _TASK),
+                _query("language", {"type": "string", "maxLength": 64}, "The translation into this language"),
+                _query("is_bilingual", _FLAG, "With `language`: the original below the translation"),
                 _query("version", _VERSION, "A saved version; 0: the model's; default: the newest"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 errors=(400, 404, 409, 429),

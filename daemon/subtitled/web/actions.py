@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from subtitle.errors import ServerError
 from subtitled.http import jobs
-from subtitled.http.forms import drain
+from subtitled.http.forms import drain, read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
 from subtitled.web.status_cache import StatusCache, daemon_timeout
+
+MAX_FORM_BYTES = 65_536
 
 
 async def retry(request: Request) -> Response:
@@ -31,6 +33,18 @@ async def cancel(request: Request) -> Response:
     await drain(request)
     async with daemon_timeout():
         await gateway.client.cancel(request.path_params["job"])
+    return redirect_back(request)
+
+
+async def translate(request: Request) -> Response:
+    """Translate a job's subtitles to the languages of a form."""
+    gateway: Gateway = request.app.state.gateway
+    fields = parse_qs((await read_body(request, MAX_FORM_BYTES, "form")).decode("utf-8", "replace"))
+    languages = jobs.list_of(fields.get("to", ()))
+    async with daemon_timeout():
+        await gateway.client.translate(
+            request.path_params["job"], languages, is_retry=fields.get("is_retry") == ["true"]
+        )
     return redirect_back(request)
 
 

@@ -76,6 +76,7 @@ _PAGE_ROUTES = (
     Route("/fragments/jobs/{job}", job_page.show_live, methods=["GET"]),
     Route("/fragments/editor", job_page.show_editor, methods=["GET"]),
     Route("/jobs/{job}/retry", actions.retry, methods=["POST"]),
+    Route("/jobs/{job}/translate", actions.translate, methods=["POST"]),
     Route("/jobs/{job}/cancel", actions.cancel, methods=["POST"]),
     Route("/jobs/{job}/move", bulk.move, methods=["POST"]),
     Route("/jobs/{job}/dismiss", dismissed.dismiss, methods=["POST"]),

@@ -104,13 +104,17 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
 
 
 async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
-    """Return the files of all tasks of a job by name."""
+    """Return the files of all tasks and translations of a job by name."""
     facts = await gateway.retry_while_busy(partial(gateway.client.status, job))
     if facts.state == "failed" and not facts.segments.get("done"):
         raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
     folder = "".join(f"{part}/" for part in folder_of(facts.tag))
     # The translation of English is the same file.
     found = [await gateway.subtitles(job, form, task=task) for task in tasks_of(facts)]
+    found += [
+        await gateway.subtitles(job, form, language=translation.language)
+        for translation in facts.translations
+    ]
     return {folder + subtitles.name: content for subtitles, content in found}
 
 

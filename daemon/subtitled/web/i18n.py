@@ -12,7 +12,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from subtitled.languages import NATIVE_NAMES
+from subtitled.languages import NATIVE_NAMES, code_of
 
 COOKIE = "subtitled_language"
 PARAMETER = "lang"
@@ -65,6 +65,11 @@ class Translator:
     def language_name(self, code: str) -> str:
         """Return the name of a language by Whisper's code; the code itself if it is unknown."""
         return self.lookup("lang", code)
+
+    def target_name(self, tag: str) -> str:
+        """Return the name of a language to translate to, with its tag if that names a country or a script."""
+        name = self.language_name(code_of(tag) or tag)
+        return f"{name} ({tag})" if "-" in tag else name
 
     def script_messages(self, prefix: str = "script") -> dict[str, str]:
         """Return the messages that scripts use, by key without its prefix."""

@@ -21,7 +21,7 @@ from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError, to_request_error
 from subtitled.http.gateway import Gateway
 from subtitled.web import rendering
-from subtitled.web.i18n import Translator, language_of
+from subtitled.web.i18n import Translator, language_choices, language_of
 from subtitled.web.status_cache import StatusCache, daemon_timeout
 from subtitled.web.view_models import name_of
 
@@ -76,6 +76,18 @@ async def show(request: Request) -> Response:
             (task, [(form, result_address(job.id, form, layout, task)) for form in snapshot.welcome.formats])
             for task in tasks_of(job)
         ],
+        translations=[
+            (
+                one,
+                [
+                    (form, result_address(job.id, form, layout, language=one.language))
+                    for form in snapshot.welcome.formats
+                ],
+                result_address(job.id, "srt", layout, language=one.language, is_bilingual=True),
+            )
+            for one in job.translations
+        ],
+        languages=language_choices(Translator(language_of(request))),
         page_from=lambda first: f"/jobs/{job.id}?{urlencode({**fields, 'from': first})}",
     )
 
@@ -95,12 +107,24 @@ def has_text(job: JobFacts) -> bool:
     if job.state == "failed":
         return job.segments.get("done", 0) > 0
     # A job that is done with a cause had subtitles already.
-    return job.state == "done" and not job.cause
+    return job.state in {"done", "translating"} and not job.cause
 
 
-def result_address(job: str, form: str, layout: LayoutOptions | None, task: Task | None = None) -> str:
+def result_address(
+    job: str,
+    form: str,
+    layout: LayoutOptions | None,
+    task: Task | None = None,
+    *,
+    language: str = "",
+    is_bilingual: bool = False,
+) -> str:
     """Return the address of a job's subtitles."""
     query = {"format": form} if task is None else {"format": form, "task": task}
+    if language:
+        query["language"] = language
+    if is_bilingual:
+        query["is_bilingual"] = "true"
     if layout is not None:
         options = {name: value for name, value in msgspec.to_builtins(layout).items() if value is not None}
         query["layout"] = msgspec.json.encode(options).decode()

@@ -96,6 +96,8 @@ export class LayoutForm {
     for (const link of document.querySelectorAll("#downloads a")) {
       const query = new URLSearchParams({ format: link.dataset.format });
       if (link.dataset.task) query.set("task", link.dataset.task);
+      if (link.dataset.language) query.set("language", link.dataset.language);
+      if (link.dataset.bilingual) query.set("is_bilingual", "true");
       if (layout) query.set("layout", JSON.stringify(layout));
       link.href = `/api/jobs/${this.#job}/result?${query}`;
     }
