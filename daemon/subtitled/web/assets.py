@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,8 @@ class Asset(Struct, frozen=True, kw_only=True):
     """A static file."""
 
     content: bytes
+    compressed: bytes
+    """With gzip: scripts and styles shrink to a third."""
     media_type: str
     digest: str
 
@@ -32,7 +35,12 @@ def assets() -> dict[str, Asset]:
         if media_type is not None:
             content = file.read_bytes()
             digest = hashlib.sha256(content).hexdigest()[:16]
-            found[file.name] = Asset(content=content, media_type=media_type, digest=digest)
+            found[file.name] = Asset(
+                content=content,
+                compressed=gzip.compress(content, mtime=0),
+                media_type=media_type,
+                digest=digest,
+            )
     return found
 
 
@@ -46,10 +54,19 @@ async def serve(request: Request) -> Response:
     asset = assets().get(request.path_params["name"])
     if asset is None:
         raise HTTPException(404)
-    etag = f'"{asset.digest}"'
+    is_compressed = "gzip" in request.headers.get("accept-encoding", "")
+    etag = f'"{asset.digest}{"-gzip" if is_compressed else ""}"'
     # Modules imported by other modules have no version in their address: they are revalidated.
     is_versioned = request.query_params.get("v") == asset.digest
-    headers = {"ETag": etag, "Cache-Control": _IMMUTABLE if is_versioned else "no-cache"}
+    headers = {
+        "ETag": etag,
+        "Cache-Control": _IMMUTABLE if is_versioned else "no-cache",
+        "Vary": "Accept-Encoding",
+    }
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    return Response(asset.content, headers=headers, media_type=asset.media_type)
+    if is_compressed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(
+        asset.compressed if is_compressed else asset.content, headers=headers, media_type=asset.media_type
+    )

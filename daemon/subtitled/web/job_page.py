@@ -88,8 +88,17 @@ async def show(request: Request) -> Response:
             for one in job.translations
         ],
         languages=language_choices(Translator(language_of(request))),
+        tracks=_tracks(request, job),
         page_from=lambda first: f"/jobs/{job.id}?{urlencode({**fields, 'from': first})}",
     )
+
+
+def _tracks(request: Request, job: JobFacts) -> list[dict[str, str]]:
+    """Return the subtitles of a job that the player shows: the parameter `task` of their requests, and a name."""
+    t = Translator(language_of(request))
+    # The translation of English is the transcript itself.
+    tasks = tasks_of(job)[:1] if job.language == "en" else tasks_of(job)
+    return [{"task": task or "", "label": t.lookup("task", task or "transcribe")} for task in tasks]
 
 
 async def show_live(request: Request) -> Response:

@@ -18,7 +18,8 @@ export class AudioPlayer extends EventTarget {
     audio.addEventListener("seeked", () => this.#dispatch("move"));
     audio.addEventListener("error", () => this.#checkMissing(true));
     // The server checks too, but not for longer than a page may wait.
-    if (!isMissing) this.#checkMissing(false);
+    /** Settled when it is known whether the audio is missing. */
+    this.checked = isMissing ? Promise.resolve() : this.#checkMissing(false);
   }
 
   get position_ms() {
@@ -54,6 +55,10 @@ export class AudioPlayer extends EventTarget {
   toggle() {
     if (this.isPlaying) this.pause();
     else this.play();
+  }
+
+  get rate() {
+    return this.#audio.playbackRate;
   }
 
   set rate(factor) {

@@ -45,6 +45,29 @@ export class CueList {
     if (this.#rows.length) link(this.#rows[0]).tabIndex = 0;
   }
 
+  /** Show the cues of a second language below those that they overlap most. */
+  showSecond(cues, language = "") {
+    const texts = this.#cues.map(() => []);
+    let first = 0;
+    for (const other of cues) {
+      while (first < this.#cues.length - 1 && this.#cues[first].end_ms <= other.start_ms) first++;
+      let [best, most] = [-1, 0];
+      for (let index = first; this.#cues[index]?.start_ms < other.end_ms; index++) {
+        const common = Math.min(this.#cues[index].end_ms, other.end_ms) - Math.max(this.#cues[index].start_ms, other.start_ms);
+        if (common > most) [best, most] = [index, common];
+      }
+      if (best < 0) best = Math.max(0, Math.min(this.indexBefore(other.start_ms), this.#cues.length - 1));
+      texts[best]?.push(other.lines.join(" "));
+    }
+    this.#rows.forEach((row, index) => {
+      row.querySelector(".second")?.remove();
+      if (!texts[index].length) return;
+      const second = createElement("span", "second", texts[index].join(" "));
+      if (language) second.lang = language;
+      link(row).append(second);
+    });
+  }
+
   /** Mark words with a probability below `threshold`; return their times, without duplicates. */
   markUncertain(threshold) {
     this.#threshold = threshold;

@@ -199,6 +199,14 @@ export function searchPattern(text, isCaseSensitive) {
   return new RegExp(RegExp.escape?.(text) ?? text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), isCaseSensitive ? "gu" : "giu");
 }
 
+/** Return length, reading speed and widths of the lines of a cue, as text. */
+export function figures(cue, perChar) {
+  const widths = cue.lines.map((line) => columns(line.trim()) / perChar);
+  const length_ms = Math.max(1, cue.end_ms - cue.start_ms);
+  const speed = (widths.reduce((sum, width) => sum + width, 0) * 1000) / length_ms;
+  return { seconds: (length_ms / 1000).toFixed(2), speed: speed.toFixed(1), widths: widths.map(Math.ceil).join(" + ") };
+}
+
 /** Return what exceeds a limit in a cue: keys of messages with their values. */
 export function problems(cue, next, limits, perChar) {
   const found = [];

@@ -1,15 +1,14 @@
 // Saves an edit as it changes: to this browser at once, to the server after a pause. A conflict stops it; nothing is overwritten.
+import { backupKey, trackQuery } from "./tracks.js";
 
 const PAUSE_MS = 1500;
 const RETRY_MS = 5000;
 const BACKUP_PAUSE_MS = 300;
 
-const backupKey = (job) => `subtitled.edit.${job}`;
-
-/** Return the edit of a job that this browser has and the server may lack: `version` and `cues`; null if there is none. */
-export function unsavedEdit(job) {
+/** Return the edit of a track that this browser has and the server may lack: `version` and `cues`; null if there is none. */
+export function unsavedEdit(job, track) {
   try {
-    return JSON.parse(localStorage.getItem(backupKey(job)));
+    return JSON.parse(localStorage.getItem(backupKey(job, track)));
   } catch {
     return null;
   }
@@ -22,6 +21,7 @@ export class EditSaver extends EventTarget {
   conflict = null; // the newer version of the server: `version`, `author` and `saved_ms`
   versions = [];
   #job;
+  #track;
   #getCues;
   #getAuthor;
   #isChanged = false;
@@ -32,9 +32,10 @@ export class EditSaver extends EventTarget {
   #session = crypto.getRandomValues(new Uint32Array(4)).join("-"); // a draft replaces only those of this page
 
   /** `version`: that of the cues; `getCues` and `getAuthor` return what to save. */
-  constructor(job, version, getCues, getAuthor) {
+  constructor(job, track, version, getCues, getAuthor) {
     super();
     this.#job = job;
+    this.#track = track;
     this.version = version;
     this.#getCues = getCues;
     this.#getAuthor = getAuthor;
@@ -77,7 +78,7 @@ export class EditSaver extends EventTarget {
     this.#isChanged = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#backupTimer);
-    localStorage.removeItem(backupKey(this.#job));
+    localStorage.removeItem(backupKey(this.#job, this.#track));
     this.#setState("saved");
   }
 
@@ -95,7 +96,7 @@ export class EditSaver extends EventTarget {
   }
 
   async loadVersions() {
-    const response = await fetch(`/api/jobs/${this.#job}/cues/versions`);
+    const response = await fetch(`/api/jobs/${this.#job}/cues/versions${trackQuery(this.#track)}`);
     const body = await response.json();
     if (!response.ok) throw new Error(body.text ?? body.message);
     this.versions = body.versions;
@@ -105,7 +106,7 @@ export class EditSaver extends EventTarget {
     this.#setState("saving");
     let [response, body] = [null, {}];
     try {
-      response = await fetch(`/api/jobs/${this.#job}/cues`, {
+      response = await fetch(`/api/jobs/${this.#job}/cues${trackQuery(this.#track)}`, {
         method: "PUT",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ version: this.version, author: this.#getAuthor(), ...edit }),
@@ -118,7 +119,7 @@ export class EditSaver extends EventTarget {
       this.version = body.version;
       this.versions = body.versions;
       this.#isDraft = Boolean(edit.draft_session);
-      if (!this.#isChanged) localStorage.removeItem(backupKey(this.#job));
+      if (!this.#isChanged) localStorage.removeItem(backupKey(this.#job, this.#track));
       this.#setState(this.#isChanged ? "unsaved" : "saved");
       return !this.#isChanged;
     }
@@ -145,7 +146,7 @@ export class EditSaver extends EventTarget {
     clearTimeout(this.#backupTimer);
     if (!this.#isChanged) return;
     try {
-      localStorage.setItem(backupKey(this.#job), JSON.stringify({ version: this.version, cues: saved(this.#getCues()) }));
+      localStorage.setItem(backupKey(this.#job, this.#track), JSON.stringify({ version: this.version, cues: saved(this.#getCues()) }));
     } catch {
       // no room: the server saves it soon
     }

@@ -1,17 +1,20 @@
 // The dialog of a job's saved versions: who saved them when, what differs, and restoring one.
 import { errorText, message } from "./messages.js";
+import { trackQuery } from "./tracks.js";
 import { clock } from "./waveform.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class CueVersionsDialog {
   #job;
+  #track;
   #saver;
   #onRestore;
 
   /** `onRestore` receives the number of a version. */
-  constructor(job, saver, onRestore) {
+  constructor(job, track, saver, onRestore) {
     this.#job = job;
+    this.#track = track;
     this.#saver = saver;
     this.#onRestore = onRestore;
   }
@@ -33,7 +36,7 @@ export class CueVersionsDialog {
   /** Show what differs between two versions. */
   async compare(before, after) {
     if (!byId("edit-versions").open) byId("edit-versions").showModal();
-    const get = (from) => fetch(`/api/jobs/${this.#job}/cues/diff?${new URLSearchParams({ before: from, after })}`);
+    const get = (from) => fetch(`/api/jobs/${this.#job}/cues/diff${trackQuery(this.#track, { before: from, after })}`);
     let response = await get(before);
     // A draft may have been replaced meanwhile.
     if (response.status === 404) response = await get(0);

@@ -1,9 +1,10 @@
 // The editor of a job's cues, in place of the player's list. Loaded when a user begins to edit.
 import { renderCue } from "./cue_list.js";
-import { EditModel, problems, searchPattern, snapped, withText } from "./edit_model.js";
+import { EditModel, figures, problems, searchPattern, snapped, withText } from "./edit_model.js";
 import { areSameCues, EditSaver, unsavedEdit } from "./edit_saver.js";
 import { CueVersionsDialog } from "./edit_versions.js";
-import { addMessages, errorText, message } from "./messages.js";
+import { addMessages, message } from "./messages.js";
+import { fetchCues } from "./tracks.js";
 
 const NUDGE_MS = 100;
 const STATES = {
@@ -21,9 +22,8 @@ const byId = (id) => document.getElementById(id);
 
 /** Return the editor of the player's job after it has loaded. `player`: what `startPlayer` offers it; `onReady` is called before. */
 export async function openEditor(player, onReady) {
-  const [page, response] = await Promise.all([fetch("/fragments/editor"), fetch(`/api/jobs/${player.job}/cues`)]);
-  const body = await response.json();
-  if (!response.ok || !page.ok) throw new Error(errorText(body) ?? page.status);
+  const [page, body] = await Promise.all([fetch("/fragments/editor"), fetchCues(player.job, player.track)]);
+  if (!page.ok) throw new Error(page.status);
   const holder = document.createElement("div");
   holder.innerHTML = await page.text();
   const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: holder.firstElementChild.dataset.style });
@@ -64,10 +64,10 @@ class Editor {
     author.addEventListener("change", () => localStorage.setItem(AUTHOR_KEY, author.value.trim()));
     // Two users who give no name are distinguished by their browsers.
     const anonymous = message("anonymous", { n: anonymousNumber() });
-    this.#saver = new EditSaver(player.job, response.version, () => this.#model.cues, () => author.value.trim() || anonymous);
+    this.#saver = new EditSaver(player.job, player.track, response.version, () => this.#model.cues, () => author.value.trim() || anonymous);
     author.placeholder = anonymous;
     this.#saver.addEventListener("state", () => this.#showState());
-    this.#dialog = new CueVersionsDialog(player.job, this.#saver, (version) => this.#restore(version));
+    this.#dialog = new CueVersionsDialog(player.job, player.track, this.#saver, (version) => this.#restore(version));
     this.#model.addEventListener("change", ({ detail }) => this.#onChange(detail));
     for (const field of [byId("edit-text"), byId("edit-replacement"), byId("edit-search")]) field.lang = this.#language;
     this.#render();
@@ -110,6 +110,10 @@ class Editor {
     return current;
   }
 
+  get selected() {
+    return this.#selected;
+  }
+
   follow() {}
 
   /** Return the times of uncertain words. */
@@ -147,7 +151,7 @@ class Editor {
       if (document.activeElement !== byId(id)) byId(id).value = timeText(ms);
       byId(id).removeAttribute("aria-invalid");
     }
-    byId("edit-length").textContent = message("seconds", { n: ((cue.end_ms - cue.start_ms) / 1000).toFixed(2) });
+    byId("edit-length").textContent = message("figures", figures(cue, this.#perChar));
     const found = this.#problems(this.#selected);
     byId("edit-problems").textContent = found.map(([key, values]) => message(key, values)).join(" ");
     byId("edit-accept").disabled = !this.#uncertain(cue).length;
@@ -274,6 +278,11 @@ class Editor {
       "start-later": nudge(NUDGE_MS, 0),
       "end-earlier": nudge(0, -NUDGE_MS),
       "end-later": nudge(0, NUDGE_MS),
+      earlier: nudge(-NUDGE_MS, -NUDGE_MS),
+      later: nudge(NUDGE_MS, NUDGE_MS),
+      loop: () => this.#player.toggleLoop(),
+      slower: () => this.#player.changeRate(-1),
+      faster: () => this.#player.changeRate(1),
       find: () => this.#toggle("edit-find", "edit-search"),
       shift: () => this.#toggle("edit-shift", "edit-shift-by"),
       versions: () => this.#dialog.open(),
@@ -479,12 +488,17 @@ class Editor {
     this.#player.onDrag((index, edge, ms) => {
       const cue = this.cues[index];
       if (this.#selected !== index) this.select(index);
-      const times = edge === "start" ? [Math.min(ms, cue.end_ms - 100), cue.end_ms] : [cue.start_ms, Math.max(ms, cue.start_ms + 100)];
+      const times = {
+        start: [Math.min(ms, cue.end_ms - 100), cue.end_ms],
+        end: [cue.start_ms, Math.max(ms, cue.start_ms + 100)],
+        both: [ms, ms + cue.end_ms - cue.start_ms],
+      }[edge];
       // Not beyond the start of its neighbours: the order stays.
       const first = this.cues[index - 1]?.start_ms ?? 0;
       const last = this.cues[index + 1]?.start_ms ?? Infinity;
-      this.#model.setTimes(index, Math.max(first, Math.min(times[0], last)), times[1], "drag");
-    }, () => this.#model.endMerge());
+      const start = Math.max(first, Math.min(times[0], last));
+      this.#model.setTimes(index, start, edge === "both" ? times[1] + start - times[0] : times[1], "drag");
+    }, () => this.#model.endMerge(), (index) => this.select(index));
   }
 
   // -- saving --
@@ -503,7 +517,7 @@ class Editor {
 
   /** Apply an edit that this browser has and the server lacks; if the server has a newer version, show a conflict. */
   #restoreUnsaved({ version, author, saved_ms }) {
-    const unsaved = unsavedEdit(this.#player.job);
+    const unsaved = unsavedEdit(this.#player.job, this.#player.track);
     if (!unsaved) return;
     // The page was closed before the answer to its last save.
     if (areSameCues(unsaved.cues, this.cues)) return this.#saver.discard();
@@ -529,9 +543,7 @@ class Editor {
   async #reload() {
     let body;
     try {
-      const response = await fetch(`/api/jobs/${this.#player.job}/cues`);
-      body = await response.json();
-      if (!response.ok) throw new Error(errorText(body));
+      body = await fetchCues(this.#player.job, this.#player.track);
     } catch (error) {
       byId("edit-state").textContent = message("failed", { cause: error.message });
       return;
@@ -577,10 +589,15 @@ const ALT_KEYS = {
   BracketRight: "end-here",
   ArrowLeft: "start-earlier",
   ArrowRight: "start-later",
+  Comma: "earlier",
+  Period: "later",
+  KeyL: "loop",
   Equal: "zoom-in",
+  NumpadAdd: "zoom-in",
   Minus: "zoom-out",
+  NumpadSubtract: "zoom-out",
 };
-const ALT_SHIFT_KEYS = { ArrowLeft: "end-earlier", ArrowRight: "end-later" };
+const ALT_SHIFT_KEYS = { ArrowLeft: "end-earlier", ArrowRight: "end-later", Comma: "slower", Period: "faster", Equal: "zoom-in" };
 const CONTROL_KEYS = { KeyZ: "undo", KeyY: "redo", KeyF: "find", KeyH: "find", KeyS: "save" };
 
 /** Return the command of a key; by the key's place, as Alt types other letters on some keyboards. */

@@ -1,20 +1,23 @@
 // The layout form: requests cues with other limits while they are typed and reports the difference.
-import { errorText, message } from "./messages.js";
+import { message } from "./messages.js";
+import { fetchCues } from "./tracks.js";
 
 const TYPING_PAUSE_MS = 350;
 
 export class LayoutForm {
   #form;
   #job;
+  #getTrack;
   #onCues;
   #original = null;
   #request = new AbortController();
   #timer = 0;
 
-  /** `onCues` receives the cues of each layout, and a function that returns whether a cue differs from the original. */
-  constructor(form, job, onCues) {
+  /** `getTrack` returns the subtitles that are shown; `onCues` receives the cues of each layout, and a function that returns whether a cue differs from the original. */
+  constructor(form, job, getTrack, onCues) {
     this.#form = form;
     this.#job = job;
+    this.#getTrack = getTrack;
     this.#onCues = onCues;
     for (const name of ["input", "change"]) form.addEventListener(name, () => this.#updateSoon());
     form.addEventListener("submit", (event) => {
@@ -79,12 +82,8 @@ export class LayoutForm {
     }
   }
 
-  async #fetch(layout, signal) {
-    const query = layout ? `?${new URLSearchParams({ layout: JSON.stringify(layout) })}` : "";
-    const response = await fetch(`/api/jobs/${this.#job}/cues${query}`, { signal });
-    const body = await response.json();
-    if (!response.ok) throw new Error(errorText(body));
-    return body;
+  #fetch(layout, signal) {
+    return fetchCues(this.#job, this.#getTrack(), layout ? { layout: JSON.stringify(layout) } : {}, signal);
   }
 
   #show(response, layout) {

@@ -2,18 +2,23 @@
 import { AudioPlayer } from "./audio_player.js";
 import { CueList, renderCue } from "./cue_list.js";
 import { LayoutForm } from "./layout_form.js";
+import { fetchCues, hasUnsavedEdit } from "./tracks.js";
 import { message } from "./messages.js";
 import { enableShortcuts } from "./shortcuts.js";
 import { Waveform, clock } from "./waveform.js";
 
 const STEP_MS = 5000;
 const LONG_STEP_MS = 30_000;
+const AT_ONCE = 8; // most cues that are shown at a time
 
 const byId = (id) => document.getElementById(id);
 
 /** Start the player of this page. */
 export function startPlayer() {
-  const { job, length, mediaMissing } = byId("player").dataset;
+  const { job, length, mediaMissing, tracks: trackList } = byId("player").dataset;
+  const tracks = JSON.parse(trackList);
+  let track = tracks[0];
+  let second = []; // cues of the second language
   let length_ms = Number(length);
   const audio = new AudioPlayer(byId("audio"), length_ms, mediaMissing !== undefined);
   const detail = new Waveform(byId("waveform"), length_ms, { isWindow: true, onSeek: seek });
@@ -23,6 +28,7 @@ export function startPlayer() {
     scroll: byId("scroll"),
     followButton: byId("follow"),
     onSelect(cue) {
+      if (looped >= 0) looped = list.cues.indexOf(cue);
       audio.seek(cue.start_ms);
       audio.play();
     },
@@ -31,31 +37,48 @@ export function startPlayer() {
   let withoutText = [];
   let uncertain = [];
   let peaks = null;
+  let looped = -1; // the cue that is repeated
   let edited = ""; // who edited the cues
 
   function seek(ms) {
     view.follow();
+    const cue = view.cues[looped];
+    if (cue && (ms < cue.start_ms - 1000 || ms > cue.end_ms)) setLooped(-1);
     audio.seek(ms);
   }
 
   // -- position and state --
 
   function showPosition() {
+    const repeated = view.cues[looped];
+    if (repeated && audio.isPlaying && audio.position_ms >= repeated.end_ms) audio.seek(repeated.start_ms);
     const { position_ms } = audio;
     const current = view.moveTo(position_ms);
-    const cue = view.cues[current];
     detail.moveTo(position_ms, current);
     byId("waveform-full").hidden = detail.isWhole;
     full.moveTo(position_ms, current);
-    if (byId("screen").dataset.cue !== String(current)) {
-      byId("screen").dataset.cue = current;
-      if (cue) renderCue(byId("screen"), cue, () => false);
-      else byId("screen").replaceChildren();
-    }
+    show(byId("screen"), view.cues, position_ms);
+    show(byId("screen-second"), second, position_ms);
     if (byId("position").textContent === clock(position_ms)) return;
     byId("position").textContent = clock(position_ms);
     byId("waveform").setAttribute("aria-valuenow", Math.floor(position_ms / 1000));
     byId("waveform").setAttribute("aria-valuetext", message("position", { position: clock(position_ms), length: clock(length_ms) }));
+  }
+
+  /** Show the cues at a position, as players do: those that start later above. */
+  function show(element, cues, ms) {
+    let first = lastBefore(cues, ms);
+    const shown = [];
+    for (let count = 0; first >= 0 && count < AT_ONCE; first--, count++) if (ms < cues[first].end_ms) shown.push(first);
+    if (element.dataset.cue === String(shown)) return;
+    element.dataset.cue = shown;
+    element.replaceChildren(
+      ...shown.map((index) => {
+        const cue = document.createElement("span");
+        renderCue(cue, cues[index], () => false);
+        return cue;
+      }),
+    );
   }
 
   function showState() {
@@ -72,6 +95,23 @@ export function startPlayer() {
     byId("note").textContent = audio.isMissing ? message("media_missing") : message("audio_unavailable");
     byId("play").disabled = audio.isMissing;
   });
+
+  // -- picture --
+
+  /** Show the picture if the file has one: only then its script is loaded. */
+  async function startPicture() {
+    await audio.checked;
+    if (audio.isMissing) return;
+    const response = await fetch(`/api/jobs/${job}/video`).catch(() => null);
+    if (!response?.ok) return;
+    const facts = await response.json();
+    if (!facts.width && !facts.cause) return;
+    const { connectPicture } = await import("./picture.js");
+    connectPicture(job, audio, facts);
+  }
+  const toggleFullScreen = () => (document.fullscreenElement ? document.exitFullscreen() : byId("screen-frame").requestFullscreen?.().catch(() => {}));
+  byId("full-screen").addEventListener("click", toggleFullScreen);
+  byId("screen-frame").addEventListener("click", () => audio.toggle());
 
   // -- uncertain words and search --
 
@@ -109,6 +149,25 @@ export function startPlayer() {
   byId("back").addEventListener("click", moveBy(-STEP_MS));
   byId("forward").addEventListener("click", moveBy(STEP_MS));
   byId("rate").addEventListener("change", ({ target }) => (audio.rate = Number(target.value)));
+  function setLooped(index) {
+    looped = view.cues[index] ? index : -1;
+    byId("loop").setAttribute("aria-pressed", String(looped >= 0));
+  }
+  const toggleLoop = () => {
+    if (looped >= 0) return setLooped(-1);
+    const index = view.selected ?? Math.max(0, view.indexBefore(audio.position_ms));
+    setLooped(index);
+    const cue = view.cues[index];
+    if (cue && (audio.position_ms < cue.start_ms || audio.position_ms >= cue.end_ms)) audio.seek(cue.start_ms);
+  };
+  const changeRate = (step) => {
+    const rate = byId("rate");
+    rate.selectedIndex = Math.max(0, Math.min(rate.selectedIndex + step, rate.length - 1));
+    audio.rate = Number(rate.value);
+  };
+  byId("loop").addEventListener("click", toggleLoop);
+  byId("zoom-in").addEventListener("click", () => detail.zoom(2));
+  byId("zoom-out").addEventListener("click", () => detail.zoom(0.5));
   byId("threshold").addEventListener("input", markUncertain);
   byId("next-uncertain").addEventListener("click", nextUncertain);
   byId("search").addEventListener("input", search);
@@ -126,6 +185,12 @@ export function startPlayer() {
       j: () => moveByCue(1),
       k: () => moveByCue(-1),
       u: nextUncertain,
+      l: toggleLoop,
+      "<": () => changeRate(-1),
+      ">": () => changeRate(1),
+      "+": () => detail.zoom(2),
+      "-": () => detail.zoom(0.5),
+      f: toggleFullScreen,
       "/": () => byId("search").focus(),
       e: () => view === list && byId("edit")?.click(),
       "?": () => view === list && (byId("keys").open = !byId("keys").open),
@@ -135,7 +200,7 @@ export function startPlayer() {
 
   // -- data --
 
-  const layout = new LayoutForm(byId("layout"), job, (response, isChanged) => {
+  const layout = new LayoutForm(byId("layout"), job, () => track, (response, isChanged) => {
     length_ms = response.offset_ms + response.duration_ms;
     for (const part of [audio, detail, full]) part.length_ms = length_ms;
     byId("length").textContent = clock(length_ms);
@@ -143,10 +208,32 @@ export function startPlayer() {
     withoutText = [...response.missing, ...response.unheard];
     edited = response.saved_ms ? ` · ${response.author ? message("edited_by", { author: response.author }) : message("edited")}` : "";
     list.show(response.cues, response.language, isChanged);
+    list.showSecond(second, byId("screen-second").lang);
     markUncertain();
     search();
-    byId("screen").dataset.cue = "";
+    setLooped(-1);
+    byId("screen").dataset.cue = "none";
     byId("screen").lang = response.language ?? "";
+    showPosition();
+  });
+  byId("track")?.addEventListener("change", ({ target }) => {
+    track = tracks[target.value];
+    layout.start().catch(showFailure);
+  });
+  byId("second")?.addEventListener("change", async ({ target }) => {
+    const chosen = tracks[target.value];
+    second = [];
+    if (chosen) {
+      try {
+        const response = await fetchCues(job, chosen);
+        byId("screen-second").lang = response.language ?? "";
+        second = response.cues;
+      } catch (error) {
+        showFailure(error);
+      }
+    }
+    byId("screen-second").dataset.cue = "none";
+    list.showSecond(second, byId("screen-second").lang);
     showPosition();
   });
   const showFailure = (error) => (byId("count").textContent = message("failed", { cause: error.message }));
@@ -161,19 +248,30 @@ export function startPlayer() {
   const forEditor = {
     job,
     audio,
+    get track() {
+      return track;
+    },
     get peaks() {
       return peaks;
     },
     /** Show changed cues. */
     cuesChanged() {
       markUncertain();
-      byId("screen").dataset.cue = "";
+      byId("screen").dataset.cue = "none";
       showPosition();
     },
-    setSelected: (index) => detail.setSelected(index),
+    setSelected(index) {
+      detail.setSelected(index);
+      if (looped >= 0) setLooped(index);
+    },
     zoom: (factor) => detail.zoom(factor),
-    /** `onMove` receives cue, "start" or "end", and time while an edge is dragged; `onEnd` is called afterwards. */
-    onDrag: (onMove, onEnd) => (detail.drag = { onMove, onEnd }),
+    toggleLoop,
+    changeRate,
+    /**
+     * `onMove` receives cue, "start", "end" or "both", and the time of that edge (of "both": the start) while it is dragged;
+     * `onEnd` is called afterwards, `onSelect` receives a cue that is clicked.
+     */
+    onDrag: (onMove, onEnd, onSelect) => (detail.drag = { onMove, onEnd, onSelect }),
     editorClosed() {
       list.show(view.cues, byId("list").lang, () => false); // until the server's are here
       view = list;
@@ -189,6 +287,7 @@ export function startPlayer() {
   function setEditing(isEditing) {
     for (const id of ["scroll", "tools", "edit"]) byId(id).hidden = isEditing;
     byId("follow").hidden = true;
+    if (byId("tracks")) byId("tracks").hidden = isEditing;
     for (const field of byId("layout").elements) field.disabled = isEditing;
   }
 
@@ -211,9 +310,14 @@ export function startPlayer() {
     byId("edit").hidden = false;
     byId("edit").addEventListener("click", edit);
     // An edit that the server may lack: a closed tab, a lost connection.
-    if (localStorage.getItem(`subtitled.edit.${job}`) !== null) edit();
+    const unsaved = tracks.findIndex((one) => hasUnsavedEdit(job, one));
+    if (unsaved >= 0) {
+      track = tracks[unsaved];
+      if (byId("track")) byId("track").value = unsaved;
+      edit();
+    }
   }
-  for (const id of ["controls", "tools"]) byId(id).hidden = false;
+  for (const id of ["controls", "tools", "tracks"]) if (byId(id)) byId(id).hidden = false;
   byId("pages")?.remove();
   byId("play").disabled = audio.isMissing;
   const seekToHash = () => {
@@ -221,9 +325,21 @@ export function startPlayer() {
     if (start) seek(Number(start[1]) * 1000);
   };
   seekToHash();
+  startPicture();
   addEventListener("hashchange", seekToHash);
   showState();
   showPosition();
+}
+
+/** Return the index of the last cue that starts at or before a time; -1 before the first. */
+function lastBefore(cues, ms) {
+  let [low, high] = [0, cues.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (cues[middle].start_ms <= ms) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
 }
 
 async function fetchWaveform(job) {

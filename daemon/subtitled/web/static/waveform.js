@@ -3,6 +3,7 @@
 const PIXELS_PER_S = 20;
 const MAX_PIXELS_PER_S = 320;
 const EDGE_PX = 8; // distance at which an edge of a cue is grabbed
+const MOVE_PX = 4; // a pointer that moves less has clicked
 const BAR = { width: 2, gap: 1 };
 
 export class Waveform {
@@ -21,6 +22,7 @@ export class Waveform {
   #isDragging = false;
   #selected = -1;
   #edge = null; // the edge that is dragged
+  #body = null; // the selected cue, while the pointer is down on it
   #pixelsPerS = PIXELS_PER_S;
   drag = null; // `onMove` and `onEnd` of an edge, while cues are edited
   #background = document.createElement("canvas");
@@ -36,6 +38,7 @@ export class Waveform {
     canvas.hidden = false;
     new ResizeObserver(() => this.#resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#readColours());
+    canvas.addEventListener("wheel", (event) => this.#zoomByWheel(event), { passive: false });
     const timeOf = (event) => {
       const box = canvas.getBoundingClientRect();
       return this.#start_ms + ((event.clientX - box.left) / box.width) * this.#span_ms;
@@ -44,21 +47,40 @@ export class Waveform {
       if (event.button) return;
       canvas.setPointerCapture(event.pointerId);
       this.#isDragging = true;
-      this.#edge = this.#edgeAt(timeOf(event));
-      if (!this.#edge) onSeek(timeOf(event));
+      const ms = timeOf(event);
+      this.#edge = this.#edgeAt(ms);
+      const selected = this.#cues[this.#selected];
+      const isBody = this.drag && !this.#edge && selected && ms > selected.start_ms && ms < selected.end_ms;
+      this.#body = isBody ? { x: event.clientX, offset: ms - selected.start_ms, isMoved: false } : null;
+      if (!this.#edge && !this.#body) onSeek(ms);
     });
     canvas.addEventListener("pointermove", (event) => {
       if (this.drag) canvas.dataset.edge = (this.#edge ?? this.#edgeAt(timeOf(event))) ? "1" : "";
       if (!this.#isDragging) return;
-      if (this.#edge) this.drag?.onMove(this.#edge.index, this.#edge.name, Math.max(0, timeOf(event)));
+      if (this.#body) {
+        this.#body.isMoved ||= Math.abs(event.clientX - this.#body.x) > MOVE_PX;
+        if (this.#body.isMoved) this.drag?.onMove(this.#selected, "both", timeOf(event) - this.#body.offset);
+      } else if (this.#edge) this.drag?.onMove(this.#edge.index, this.#edge.name, Math.max(0, timeOf(event)));
       else onSeek(timeOf(event));
     });
     for (const name of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(name, () => {
-        if (this.#edge) this.drag?.onEnd();
-        [this.#isDragging, this.#edge] = [false, null];
+      canvas.addEventListener(name, (event) => {
+        if (this.#edge || this.#body?.isMoved) this.drag?.onEnd();
+        else if (this.drag && this.#isDragging && name === "pointerup") {
+          if (this.#body) onSeek(timeOf(event));
+          const index = this.#cues.findLastIndex((cue) => cue.start_ms <= timeOf(event) && timeOf(event) < cue.end_ms);
+          if (index >= 0 && index !== this.#selected) this.drag.onSelect(index);
+        }
+        [this.#isDragging, this.#edge, this.#body] = [false, null, null];
       });
     }
+  }
+
+  /** Zoom with the wheel and Ctrl, as a pinch on a touchpad does. */
+  #zoomByWheel(event) {
+    if (!event.ctrlKey || !this.#isWindow) return;
+    event.preventDefault();
+    this.zoom(event.deltaY < 0 ? 1.25 : 0.8);
   }
 
   /** Highlight the cue that is edited, and show it; -1 for none. */

@@ -1,0 +1,26 @@
+// The subtitles of a job that the player shows and edits: those of its only task, or of each of two.
+import { errorText } from "./messages.js";
+
+/** Return the query of requests for a track. */
+export function trackQuery({ task }, parameters = {}) {
+  const query = new URLSearchParams({ ...(task && { task }), ...parameters });
+  return query.size ? `?${query}` : "";
+}
+
+/** Return the cues of a track, as `GET /api/jobs/ID/cues`; raises an error with the server's message. */
+export async function fetchCues(job, track, parameters = {}, signal = null) {
+  const response = await fetch(`/api/jobs/${job}/cues${trackQuery(track, parameters)}`, { signal });
+  const body = await response.json();
+  if (!response.ok) throw new Error(errorText(body));
+  return body;
+}
+
+/** Return the key of an edit that this browser keeps until the server has it. */
+export function backupKey(job, { task }) {
+  return `subtitled.edit.${job}${task && `.${task}`}`;
+}
+
+/** Return whether this browser has an edit that the server may lack. */
+export function hasUnsavedEdit(job, track) {
+  return localStorage.getItem(backupKey(job, track)) !== null;
+}
