@@ -59,11 +59,13 @@ class ActionChecks:
                 self._alive.add(f"{slot}.{incarnation}")
             case ac.SendLease():
                 self._leased(action)
-            case ac.SaveJob(job=job) if job.state in {JobState.FAILED, JobState.CANCELLED}:
+            case ac.SaveJob(job=job) if job.state in {JobState.FAILED, JobState.CANCELLED, JobState.DONE}:
                 # It may end in the very step in which another's segment is leased: it waits no more.
                 self._waits = {key: wait for key, wait in self._waits.items() if key.job != job.id}
             case ac.SaveSegment(before=SegmentState.LEASED):
                 self._released(action)
+            case ac.SaveText(before=SegmentState.LEASED):
+                self._released_text(action)
 
     def joined(self, worker: str) -> None:
         """Note that a worker on another host has joined; raises Violation if one of its name was there before."""
@@ -101,7 +103,7 @@ class ActionChecks:
         self._sources[action.lease.id] = self._source_of(action.lease.model)
         if not action.message.items:  # a preloaded model
             return
-        if len({self._options(item.key).word_timestamps for item in action.message.items}) > 1:
+        if len({self._options(item.key).word_timestamps for item in action.audio}) > 1:
             raise Violation(f"lease {action.lease.id} mixes decoding options")
         for item in action.message.items:
             if item.key in self._held:
@@ -137,6 +139,17 @@ class ActionChecks:
                     raise Violation(
                         f"{key} starves: it waits while job {item.key.job} is given {given} samples"
                     )
+
+    def _released_text(self, action: ac.SaveText) -> None:
+        key = action.segment.key
+        held = self._held.pop(key, None)
+        if action.event is not SegmentEvent.DONE:
+            return
+        if held is None:
+            raise Violation(f"translations of {key} were counted, and no worker held it")
+        for row in action.translations:
+            if row.text != f"{held.lease.id} {row.source}":
+                raise Violation(f"{key} is held by lease {held.lease.id}; counted was {row.text!r}")
 
     def _released(self, action: ac.SaveSegment) -> None:
         key = action.segment.key

@@ -61,7 +61,14 @@ from subtitled.workers.model_download import ModelDownloads
 if TYPE_CHECKING:
     from history import History
 
-FINISHED = (be.Transcribed, be.PlanComplete, be.PrepareRefused, be.FileUnavailable, be.AlreadySubtitled)
+FINISHED = (
+    be.Translated,
+    be.Transcribed,
+    be.PlanComplete,
+    be.PrepareRefused,
+    be.FileUnavailable,
+    be.AlreadySubtitled,
+)
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 
 
@@ -333,6 +340,10 @@ class DaemonRun:
                     self._unperformed.add(f"kill {worker}")
                 case ac.WriteOutputs(job=job) | ac.WriteFailure(job=job):
                     self._unperformed.add(f"write {job.id}")
+                case ac.PlanTranslations(job=job):
+                    self._unperformed.add(f"plan {job.id}")
+                case ac.WriteTranslations(job=job):
+                    self._unperformed.add(f"translate {job.id}")
                 case ac.CheckFile(job=job):
                     self._unperformed.add(f"check {job.id}")
         return actions
@@ -348,7 +359,7 @@ class DaemonRun:
         self._unperformed.discard(what)
 
     def _before_send(self, route: bytes, message: be.ToWorker) -> None:
-        self.before_output(f"lease {message.lease}" if isinstance(message, be.Transcribe) else "")
+        self.before_output(f"lease {message.lease}" if isinstance(message, be.LeaseOrder) else "")
         if isinstance(message, be.SessionAccepted):
             self.checks.joined(message.identity)
             self._received_at[message.identity] = self.now
@@ -400,7 +411,11 @@ class DaemonRun:
                 self._received_at[identity] = self.now
                 worker = workers.current(identity)
                 match envelope.message:
-                    case be.Transcribed(lease=lease) | be.LeaseRefused(lease=lease):
+                    case (
+                        be.Transcribed(lease=lease)
+                        | be.Translated(lease=lease)
+                        | be.LeaseRefused(lease=lease)
+                    ):
                         is_kept = lease in leases and leases[lease].worker == identity
                     case (
                         be.PlanComplete(feed=feed)

@@ -17,8 +17,9 @@ from subtitled.core import events as ev
 from subtitled.core.actions import CheckFile
 from subtitled.core.broker import Broker
 from subtitled.core.protocol import WorkerSettings
-from subtitled.core.records import Job
+from subtitled.core.records import Job, TextPlan
 from subtitled.core.states import JobState
+from subtitled.core.translation import TranslationRequest
 from subtitled.errors import ExitCode
 from subtitled.inboxes.watch import SettledFile
 from subtitled.observability.metrics import Metrics
@@ -337,10 +338,56 @@ class FakeWriter:
         """Do nothing."""
 
     def plan_translations(self, job: Job, number: int) -> None:
-        """Do nothing yet."""
+        """Plan the sentences that have no stored translation, after some time."""
+        run, fault_plan = self._run, self._run.fault_plan
+        run.before_output(f"plan {job.id}")
+        self._begin_translation(job)
+
+        def come_back() -> None:
+            self.writing.discard(job.id)
+            texts, keys = [], []
+            for target in job.translate_to:
+                wanted = run.history.sentences(job, target)
+                stored = run.store.translations(job.id, target)
+                keys.append((target, tuple(key for text in wanted for key in text)))
+                model = fault_plan.text_random.choice(
+                    [model.name for model in run.history.devices.others if model.is_for_text]
+                )
+                texts += [
+                    TextPlan(
+                        model=model,
+                        request=TranslationRequest(source="en", target=target, sentences=missing),
+                        keys=missing,
+                    )
+                    for text in wanted
+                    if (missing := tuple(key for key in text if key not in stored))
+                ]
+            run.dispatcher.dispatch(
+                ev.TranslationsPlanned(job=job.id, number=number, texts=tuple(texts), keys=tuple(keys))
+            )
+
+        run.after(fault_plan.between(0.01, 2), lambda: run.mailbox.put(come_back))
 
     def write_translations(self, job: Job, number: int) -> None:
-        """Do nothing yet."""
+        """Write the translations after some time; each sentence has a result."""
+        run = self._run
+        run.before_output(f"translate {job.id}")
+        self._begin_translation(job)
+        for target in job.translate_to:
+            wanted = {key for text in run.history.sentences(job, target) for key in text}
+            if wanted != run.store.translations(job.id, target).keys():
+                raise Violation(f"job {job.id} is written in {target}, and not each sentence has a result")
+
+        def come_back() -> None:
+            self.writing.discard(job.id)
+            run.dispatcher.dispatch(ev.TranslationsWritten(job=job.id, number=number))
+
+        run.after(run.fault_plan.between(0.01, 2), lambda: run.mailbox.put(come_back))
+
+    def _begin_translation(self, job: Job) -> None:
+        if self._run.store.jobs[job.id].state is not JobState.TRANSLATING:
+            raise Violation(f"job {job.id} is translated before that is stored")
+        self.writing.add(job.id)
 
     def retry_waiting(self) -> None:
         """Write the jobs that found no space before."""

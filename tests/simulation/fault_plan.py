@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 from random import Random
+from typing import Any
 
 from msgspec import Struct
-from simulated_models import SimulatedDevices, SimulatedModel
+from msgspec.structs import replace
+from simulated_models import ENDPOINT, TRANSLATOR, SimulatedDevices, SimulatedModel
 
 from subtitled.config.schema import InboxConfig
 from subtitled.core.plan import Plan, PlanPiece, Span
@@ -85,6 +87,8 @@ RATES = {
 """How often a fault strikes, at most, where it may; 0.15 by default."""
 MODEL_FAULTS = frozenset({Fault.MODEL_BROKEN, Fault.MODELS_CHANGED})
 """Faults of histories that have several models."""
+SHARE_WITH_TEXTS = 0.3
+"""How many of the histories have jobs that are translated."""
 SHARE_WITH_MODELS = 0.3
 """How many of the histories have several models."""
 
@@ -105,6 +109,12 @@ class SimulatedMedia(Struct, frozen=True, kw_only=True):
     subtitled_from: int | None = None
     """From this reading on the file has subtitles already, if it is not planned."""
     kills_decoders: bool = False
+    texts: int = 0
+    """Text segments of its transcript, for each language."""
+    poison_texts: frozenset[int] = frozenset()
+    """Those that kill every worker."""
+    refused_texts: frozenset[int] = frozenset()
+    """Those that every worker refuses."""
     changes_from: int | None = None
     """After the first reading, segments from this index on are others than before."""
 
@@ -135,6 +145,9 @@ class FaultPlan:
         self.model_random = Random(f"models of {seed}")
         """For all choices about several models: what they are does not change histories that have only the default one."""
         self.has_models = self.model_random.random() < SHARE_WITH_MODELS
+        self.text_random = Random(f"texts of {seed}")
+        """For all choices about translations, likewise."""
+        self.has_texts = self.text_random.random() < SHARE_WITH_TEXTS
         self.idle_unload_chance = self.model_random.choice((0.0, 0.2))
         """For each heartbeat of an idle worker; 0: models stay in memory."""
         self.struck: list[int] = []
@@ -157,7 +170,7 @@ class FaultPlan:
         }
         self.is_long = self.random.random() < 0.08
         """A file has more audio than the memory for it."""
-        self.devices = self._devices()
+        self.devices = self._with_translators(self._devices())
         self._bad_device = self.random.choice(("prepare0", "gpu0", "gpu0", "gpu1", "far0/cuda0"))
 
     def random_of(self, fault: Fault) -> Random:
@@ -233,7 +246,42 @@ class FaultPlan:
 
     def model(self) -> str:
         """Return the model of a job."""
-        return self.model_random.choice(("", *(model.name for model in self.devices.others)))
+        names = (model.name for model in self.devices.others if not model.is_for_text)
+        return self.model_random.choice(("", *names))
+
+    def _with_translators(self, devices: SimulatedDevices) -> SimulatedDevices:
+        """Return the devices with models that translate, and room for one of them."""
+        if not self.has_texts:
+            return devices
+        translator = SimulatedModel(
+            name=TRANSLATOR, size=1, load_s=self.text_random.choice((0.3, 2.0)), is_for_text=True
+        )
+        endpoint = SimulatedModel(name=ENDPOINT, size=0, is_for_text=True, is_endpoint=True)
+        chosen = self.text_random.choice(((translator,), (endpoint,), (translator, endpoint)))
+        return replace(
+            devices,
+            others=(*devices.others, *chosen),
+            size=devices.size + translator.size,
+            max_models=devices.max_models and devices.max_models + 1,
+        )
+
+    def languages(self) -> tuple[str, ...]:
+        """Return the languages that a job is translated to."""
+        if not self.has_texts:
+            return ()
+        return self.text_random.choice(((), ("ja",), ("ja",), ("es", "ja")))
+
+    def _texts(self) -> dict[str, Any]:
+        """Return what a file's transcript has to translate."""
+        if not self.has_texts:
+            return {}
+        random, chance = self.text_random, RATES[Fault.POISON] if Fault.POISON in self.rates else 0.0
+        texts = range(random.choice((0, 1, 2, 5)))
+        return {
+            "texts": len(texts),
+            "poison_texts": frozenset(text for text in texts if random.random() < chance / 2),
+            "refused_texts": frozenset(text for text in texts if random.random() < chance / 2),
+        }
 
     def options(self) -> Options:
         """Return the options of a client's job."""
@@ -241,6 +289,7 @@ class FaultPlan:
         return Options(
             model=self.model(),
             is_translated_too=is_translated,
+            translate_to=self.languages(),
             translation_model=self.model() if is_translated else None,
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
@@ -252,6 +301,7 @@ class FaultPlan:
         return InboxConfig(
             path=path,
             model=self.model(),
+            translate_to=self.languages(),
             language=self.random.choice(("auto", "auto", "multi", "de")),
             word_timestamps=self.random.choice(("auto", "auto", "auto", True, False)),
             priority=self.random.choice((0, 0, 0, 5)),
@@ -279,4 +329,5 @@ class FaultPlan:
             subtitled_from=self.random.choice((0, 1)) if badness == "subtitled" else None,
             kills_decoders=badness == "killer",
             changes_from=self.random.randrange(count) if badness == "changing" and count else None,
+            **self._texts(),
         )

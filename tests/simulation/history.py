@@ -174,6 +174,8 @@ class History:
         self._until(self.now + CALM_S, self._is_all_ended)
         if faults := self.store.faults_at_the_end():
             raise Violation("; ".join(faults))
+        if untranslated := self._untranslated():
+            raise Violation(f"jobs are done without the translations of all sentences: {untranslated}")
         if lost := [path for path in self.inbox if self.job_at(path) is None]:
             raise Violation(f"files that lie in an inbox and are no jobs: {lost}")
         self._until(self.now + STOP_S, lambda: not self._missing_slots())
@@ -188,6 +190,18 @@ class History:
         if not run.is_over:
             workers = run.broker.worker_table.workers.values()
             raise Violation(f"a drained daemon does not end: {[(w.identity, w.state) for w in workers]}")
+
+    def _untranslated(self) -> set[str]:
+        """Return the jobs that are done, and lack results of sentences."""
+        return {
+            job.id
+            for job in self.store.jobs.values()
+            for target in job.translate_to
+            if job.state is JobState.DONE and not job.is_already_subtitled
+            if job.id not in self.users.untranslated
+            if {key for text in self.sentences(job, target) for key in text}
+            != self.store.translations(job.id, target).keys()
+        }
 
     def _missing_slots(self) -> set[str]:
         known = self.run_of_daemon.broker.worker_table.workers
@@ -311,6 +325,11 @@ class History:
     def media_of_job(self, job: str) -> SimulatedMedia:
         """Return the media of a job."""
         return self._media[self.store.jobs[job].source.decode()]
+
+    def sentences(self, job: Job, target: str) -> tuple[tuple[str, ...], ...]:
+        """Return the sentences of a job, which are also their keys, by text segment."""
+        texts = range(self.media_of_job(job.id).texts)
+        return tuple(tuple(f"{target} {text} {number}" for number in range(2)) for text in texts)
 
     def samples(self, key: SegmentKey) -> int:
         """Return the length of a segment."""

@@ -9,7 +9,7 @@ from fault_plan import WINDOW_SAMPLES
 from memory_store import StoreTable
 
 from subtitled.core.broker import Broker
-from subtitled.core.live_jobs import BYTES_PER_SAMPLE
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE, TextStage
 from subtitled.core.records import Job, Role, Segment, SegmentKey
 from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerState
 
@@ -50,7 +50,11 @@ def _check_waiting(broker: Broker) -> None:
     if live_jobs.count_by_model != Counter(job.options.model for job in jobs):
         raise Violation(f"jobs by model are counted as {live_jobs.count_by_model}")
     every = [segment for live in broker.live_jobs.jobs.values() for segment in live.segments.values()]
-    waiting = sum(segment.samples for segment in every if segment.state not in SEGMENT_FINAL)
+    open_segments = [segment for segment in every if segment.state not in SEGMENT_FINAL]
+    waiting = sum(segment.samples for segment in open_segments if segment.text is None)
+    sentences = sum(len(segment.text.keys) for segment in open_segments if segment.text is not None)
+    if broker.live_jobs.open_sentences != sentences:
+        raise Violation(f"{broker.live_jobs.open_sentences} sentences are counted, {sentences} wait")
     if broker.live_jobs.open_samples != waiting:
         raise Violation(f"{broker.live_jobs.open_samples} samples are counted as waiting, {waiting} do")
 
@@ -122,6 +126,10 @@ def _check_progress(broker: Broker, job: Job, in_line: set[str], held: set[str],
             is_right = is_read
         case JobState.TRANSCRIBING:
             is_right = broker.live_jobs.jobs[job.id].open_segments > 0
+        case JobState.TRANSLATING:
+            live = broker.live_jobs.jobs[job.id]
+            is_leasing = live.text_stage is TextStage.LEASING
+            is_right = (live.open_segments > 0) is is_leasing and (job.id in files) is not is_leasing
         case JobState.WRITING | JobState.FAILED:
             is_right = job.id in files and not is_read and not broker.live_jobs.jobs[job.id].pcm_bytes
         case _:
@@ -134,11 +142,13 @@ def _check_place(broker: Broker, segment: Segment, leased: dict[SegmentKey, int]
     """Check that a segment of a live job is where its state says; return whether it is in line."""
     key = segment.key
     is_live = broker.live_jobs.job(key.job).state is not JobState.FAILED
-    is_ready = segment.state is SegmentState.PENDING and segment.has_pcm
+    is_ready = segment.is_ready
     if (key in broker.lease_dispatch.ready) is not is_ready:
         raise Violation(f"{key} is {segment.state.value}, in line: {not is_ready}")
     if (key in leased) is not (segment.state is SegmentState.LEASED):
         raise Violation(f"{key} is {segment.state.value}, its lease: {leased.get(key)}")
+    if segment.text is not None:
+        return is_ready
     if is_live and segment.state is SegmentState.PENDING and not segment.has_pcm and not is_fed:
         raise Violation(f"{key} is nowhere: it has no PCM, and no worker is to read its file")
     if segment.state is SegmentState.LEASED and not segment.has_pcm:
@@ -153,7 +163,7 @@ def _check_counts(broker: Broker, job: Job, segments: dict[int, Segment]) -> int
     starved = {
         index
         for index, segment in segments.items()
-        if segment.state is SegmentState.PENDING and not segment.has_pcm
+        if segment.state is SegmentState.PENDING and not segment.has_pcm and segment.text is None
     }
     count = sum(segment.samples * BYTES_PER_SAMPLE for segment in segments.values() if segment.has_pcm)
     kept = (live.open_segments, live.missing_pcm, live.pcm_bytes)

@@ -39,11 +39,14 @@ class LocalWorkerProcess:
         self._is_stopped = False
         self._sent_until = self._received_until = 0.0
         self._connection = Connection(self._receive_later, route=self.route)
-        self.role = (
-            TranscribeRole(self, SimulatedResidentModels(run.history, settings.engine))
-            if settings.role == "transcribe"
-            else PrepareRole(self)
-        )
+        self.role: TranscribeRole | PrepareRole
+        if settings.role == "transcribe":
+            self.role = TranscribeRole(self, SimulatedResidentModels(run.history, settings.engine))
+        elif settings.role == "translate":
+            self.role = TranscribeRole(self, None)
+        else:
+            self.role = PrepareRole(self)
+        self._has_device = settings.role == "transcribe"
         self._start()
 
     @property
@@ -126,7 +129,7 @@ class LocalWorkerProcess:
 
     def _become_ready(self) -> None:
         role = self.role
-        is_transcriber = isinstance(role, TranscribeRole)
+        is_transcriber = self._has_device
         self.send(
             WorkerReady(
                 version=VERSION,

@@ -9,13 +9,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from subtitled.core.actions import (
+    DropTranslations,
     Save,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
     SaveSegment,
     SaveSource,
+    SaveText,
     SaveWorker,
+    StoredTranslation,
 )
 from subtitled.core.events import SegmentRow
 from subtitled.core.records import Job, Segment, SegmentKey
@@ -36,6 +39,8 @@ class StoreTable:
         self.segments: dict[str, dict[int, Segment]] = {}
         self.results: dict[SegmentKey, bytes] = {}
         """The newest result of each segment that has one."""
+        self.translations: dict[tuple[str, str], dict[str, StoredTranslation]] = {}
+        """The stored sentences of each job and language, by their keys."""
         self.incarnations: dict[str, int] = {}
         """The newest incarnation of each worker slot that is in the journal."""
 
@@ -59,6 +64,15 @@ class StoreTable:
                     rows[segment.key.index] = segment
                 case SaveSegment():
                     self._update_segment(save)
+                case SaveText(segment=segment):
+                    stored = self.translations.setdefault((segment.key.job, save.target), {})
+                    stored |= {row.key: row for row in save.translations}
+                case DropTranslations(job=job_id, target=target, keys=keys):
+                    for (name, language), stored in self.translations.items():
+                        if name == job_id and language == (target or language):
+                            for key in list(stored):
+                                if key not in keys if target else stored[key].problem:
+                                    del stored[key]
                 case SaveWorker(slot=slot, incarnation=incarnation):
                     self.incarnations[slot] = incarnation
 
@@ -103,6 +117,13 @@ class StoreTable:
     def agrees_with(self, job: Job, segments: dict[int, Segment]) -> bool:
         """Say whether a live job in memory is what is stored; its PCM and its transcript for a translation are not."""
         stored = self.segments.get(job.id, {})
+        if job.state is JobState.TRANSLATING:
+            return self.jobs.get(job.id) == job and all(
+                text.state is not SegmentState.DONE  # a retry deletes the sentences of failed ones
+                or self.translations[job.id, text.text.request.target].keys() >= set(text.text.keys)
+                for text in segments.values()
+                if text.text is not None
+            )
         return (
             self.jobs.get(job.id) == job
             and stored.keys() == segments.keys()
@@ -196,6 +217,10 @@ class SimulatedStore(Store):
         for row in self.list_jobs(limit=len(self.jobs) + 1):
             if row.job != self.jobs.get(row.job.id):
                 faults.append(f"job {row.job.id} is stored as {row.job}, not as {self.jobs.get(row.job.id)}")
+            for target in row.job.translate_to:
+                expected = self.table.translations.get((row.job.id, target), {})
+                if self.translations(row.job.id, target) != expected:
+                    faults.append(f"the translations of job {row.job.id} are not stored as they were saved")
             if self.segment_rows(row.job.id) != self.table.rows(row.job.id):
                 faults.append(f"the segments of job {row.job.id} are not stored as they were saved")
         if self._one("SELECT count(*) FROM jobs") != len(self.jobs):

@@ -74,6 +74,8 @@ class ModelChecks:
                 worker = self._broker.worker_table.current(identity)
                 if worker is not None and worker.state is WorkerState.STARTING:  # the message may be repeated
                     self._held[identity] = {""} if ready.has_default else set()
+                    if worker.role is Role.TRANSLATE:
+                        self._held[identity] = set(self._broker.placement.models_of_endpoint(worker.slot))
                     self._kept[identity] = set()
                     self._unloaded[identity] = set()
                     self._changed_at[identity] = now
@@ -98,10 +100,14 @@ class ModelChecks:
         held = self._held[identity]
         load = self._loads.pop(lease.id, None)
         is_fault = isinstance(answer, pr.LeaseRefused) and answer.is_model_fault
-        if is_fault or (lease.is_load and answer.loaded is None and not isinstance(answer, pr.Transcribed)):
+        if is_fault or (
+            lease.is_load
+            and answer.loaded is None
+            and not isinstance(answer, (pr.Transcribed, pr.Translated))
+        ):
             held.discard(lease.model)
         elif lease.model in self._unloaded[identity] and (
-            answer.loaded is not None or isinstance(answer, pr.Transcribed)
+            answer.loaded is not None or isinstance(answer, (pr.Transcribed, pr.Translated))
         ):
             held.add(lease.model)  # the message that it is unloaded was sent, or repeated, before
             self._unloaded[identity].discard(lease.model)
@@ -142,6 +148,10 @@ class ModelChecks:
             if model_of(live_jobs.job(item.key.job), live_jobs.segment(item.key)) != lease.model:
                 raise Violation(f"{item.key} is leased as one of the model {lease.model!r}")
         if worker is None:  # it was lost in the same step
+            return
+        if worker.role is Role.TRANSLATE:
+            if message.is_load or lease.model not in self._held[lease.worker]:
+                raise Violation(f"{lease.worker} is leased {lease.model!r}, which is not its endpoint's")
             return
         held, ready = self._held[lease.worker], self._broker.lease_dispatch.ready
         self._check_preloads(worker, {*message.evict, *message.may_evict})
@@ -248,7 +258,9 @@ class ModelChecks:
         waiting = {
             name
             for name in ready.waiting()
-            if name in placement.specs and not any(worker.holds(name) for worker in holders)
+            if name in placement.specs
+            and not placement.specs[name].endpoint_slot
+            and not any(worker.holds(name) for worker in holders)
         }
         self._since = {name: self._since.get(name, now) for name in waiting}
         self._late = {name: late for name, late in self._late.items() if name in waiting}

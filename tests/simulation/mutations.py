@@ -22,11 +22,11 @@ from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.lease_sizing import LeaseSizing
-from subtitled.core.live_jobs import LiveJobs
+from subtitled.core.live_jobs import LiveJob, LiveJobs
 from subtitled.core.model_placement import ModelPlacement, ModelSpec
 from subtitled.core.prepare_dispatch import PrepareDispatch
-from subtitled.core.records import Job, Lease, Segment, SegmentKey, Worker
-from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.records import Job, Lease, Role, Segment, SegmentKey, Worker
+from subtitled.core.states import JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
 from subtitled.errors import NoSpaceError
@@ -55,7 +55,9 @@ def _release_nothing(_leasing: LeaseDispatch, _worker: Worker) -> Iterator[tuple
     return iter(())
 
 
-def _claim_without_a_look(lease_dispatch: LeaseDispatch, _lease: Lease, key: SegmentKey) -> Segment | None:
+def _claim_without_a_look(
+    lease_dispatch: LeaseDispatch, _lease: Lease, key: SegmentKey, _sentences: int = 0
+) -> Segment | None:
     lease_dispatch._lease_of.pop(key, None)
     return lease_dispatch._live_jobs.find(key)
 
@@ -359,6 +361,70 @@ MODEL_MUTATIONS = (
     Mutation("a job waits forever for a broken model", ModelPlacement, "obstacle", lambda *_: ""),
     Mutation("a broken model is tried again at once", ModelPlacement, "load_failed", lambda *_, **__: None),
 )
+# -- about translations ------------------------------------------------------------------------------------------------
+
+
+def _claim_any_count(
+    lease_dispatch: LeaseDispatch, lease: Lease, key: SegmentKey, sentences: int = 0
+) -> Segment | None:
+    """Accept a result with too few sentences."""
+    del sentences
+    segment = lease_dispatch._live_jobs.find(key)
+    count = len(segment.text.keys) if segment is not None and segment.text is not None else 0
+    return _claim(lease_dispatch, lease, key, count)
+
+
+def _planned_of_any_number(lifecycle: JobLifecycle, name: str, number: int) -> LiveJob | None:
+    """Accept the result of an earlier plan."""
+    del number
+    live = lifecycle._live_jobs.jobs.get(name)
+    return live if live is not None and live.job.state is JobState.TRANSLATING else None
+
+
+def _end_outdated(lifecycle: JobLifecycle, name: str, number: int) -> None:
+    """Forget the languages that were added while the others were written."""
+    if (live := lifecycle._live_jobs.jobs.get(name)) is not None:
+        live.is_text_outdated = False
+    _translations_written(lifecycle, name, number)
+
+
+def _restore_without_plan(lifecycle: JobLifecycle, job: Job) -> None:
+    """Wait for a plan that was lost with the last daemon."""
+    if lifecycle._prepare_dispatch._worker_table.workers:
+        _plan_texts(lifecycle, job)
+    else:
+        lifecycle._live_jobs.start_texts(job)
+
+
+def _move_text_unsaved(
+    live_jobs: LiveJobs, segment: Segment, event: SegmentEvent, translations: Any, **changes: object
+) -> Segment:
+    """Count sentences as translated without storing them."""
+    moved = _move_text(live_jobs, segment, event, translations, **changes)
+    save = live_jobs.out[-1]
+    if isinstance(save, ac.SaveText):
+        live_jobs.out[-1] = replace(save, translations=())
+    return moved
+
+
+_claim = LeaseDispatch.claim
+_translations_written = JobLifecycle.translations_written
+_plan_texts = JobLifecycle.plan_texts
+_move_text = LiveJobs.move_text
+
+TEXT_MUTATIONS = (
+    Mutation("a result with too few sentences counts", LeaseDispatch, "claim", _claim_any_count),
+    Mutation("the result of an earlier plan counts", JobLifecycle, "_planned", _planned_of_any_number),
+    Mutation(
+        "a language that is added late is forgotten", JobLifecycle, "translations_written", _end_outdated
+    ),
+    Mutation("a restart forgets a translation", JobLifecycle, "plan_texts", _restore_without_plan),
+    Mutation("translations are not stored", LiveJobs, "move_text", _move_text_unsaved),
+    Mutation(
+        "text is leased to transcribe workers only", ModelPlacement, "_role", lambda *_: Role.TRANSCRIBE
+    ),
+    Mutation("sentences wait for a model that cannot be used", JobLifecycle, "fail_texts", lambda *_: None),
+)
 LOOP_MUTATIONS = (
     Mutation("a message leaves before the commit", Dispatcher, "perform", _perform_before_commit),
     Mutation("a commit on a full disk is dropped", Transactions, "apply", _commit_nothing_on_a_full_disk),
@@ -444,4 +510,4 @@ CORE_MUTATIONS = (
     ),
     Mutation("workers wait for each other", sizing_module, "SOONER", 9.0),
 )
-MUTATIONS = CORE_MUTATIONS + LOOP_MUTATIONS + MODEL_MUTATIONS
+MUTATIONS = CORE_MUTATIONS + LOOP_MUTATIONS + MODEL_MUTATIONS + TEXT_MUTATIONS

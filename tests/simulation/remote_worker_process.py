@@ -29,6 +29,7 @@ from subtitled.core.protocol import (
     SessionUnknown,
     ToWorker,
     Transcribe,
+    Translate,
     WorkerLeaving,
     WorkerReady,
 )
@@ -280,7 +281,7 @@ class RemoteWorkerSession:
                     self._role.receive(message, blobs)
                 else:
                     self.die("drained", ExitCode.OK)
-            case Transcribe(lease=lease):
+            case Transcribe(lease=lease) | Translate(lease=lease):
                 if self._role is not None:
                     self.send(LeaseReceived(lease=lease))
                     self._role.receive(message, blobs)

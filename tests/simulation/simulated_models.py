@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DIGEST = "0" * 64
 DEFAULT_SOURCE = "demo"
 GIB = 2**30
+TRANSLATOR, ENDPOINT = "translator", "llm"
+"""Models that translate: one that workers load, and one behind an endpoint."""
 
 
 class SimulatedModel(Struct, frozen=True, kw_only=True):
@@ -34,6 +36,8 @@ class SimulatedModel(Struct, frozen=True, kw_only=True):
     preload: int = 0
     is_broken: bool = False
     """No worker can load it."""
+    is_for_text: bool = False
+    is_endpoint: bool = False
     revision: int = 1
 
     @property
@@ -72,6 +76,12 @@ class SimulatedDevices(Struct, frozen=True, kw_only=True):
 
 def model_config(model: SimulatedModel) -> NamedModelConfig:
     """Return the configuration of a model."""
+    if model.is_endpoint:
+        return NamedModelConfig(
+            name=model.name, endpoint=f"http://localhost/{model.revision}", endpoint_model="llm"
+        )
+    if model.is_for_text:
+        return NamedModelConfig(name=model.name, source=model.source, engine="ctranslate2")
     return NamedModelConfig(
         name=model.name, source=model.source, tasks=("transcribe", "translate"), preload=model.preload
     )

@@ -13,14 +13,14 @@ from simulated_models import SimulatedModel, model_config
 
 from subtitled.core import events as ev
 from subtitled.core.records import Job, Options
-from subtitled.core.states import JobState
+from subtitled.core.states import JOB_LIVE, JobState
 
 if TYPE_CHECKING:
     from history import History
 
 UPLOADED, BY_PATH = 0.3, 0.1
 """Of all files, those that clients upload, and those that they name by path; the others lie in inboxes."""
-CANCELLABLE = {JobState.RECEIVING, JobState.QUEUED, JobState.PREPARING, JobState.TRANSCRIBING}
+CANCELLABLE = JOB_LIVE - {JobState.WRITING}
 
 
 class SimulatedUsers:
@@ -28,6 +28,8 @@ class SimulatedUsers:
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self.untranslated: set[str] = set()
+        """Jobs whose translations were cancelled, so that some may be missing."""
 
     def schedule(self, seconds: float) -> None:
         """Decide by chance what they do in the time to come."""
@@ -117,6 +119,8 @@ class SimulatedUsers:
         def cancel() -> None:
             job = self._history.job_at(path)  # the daemon may have been killed before it was accepted
             if job is not None and job.state in CANCELLABLE:
+                if job.state is JobState.TRANSLATING:
+                    self.untranslated.add(job.id)
                 run.dispatcher.dispatch(ev.CancelRequested(job.id))
 
         run.request(cancel)
@@ -131,6 +135,21 @@ class SimulatedUsers:
                 run.dispatcher.dispatch(ev.RetryRequested(job, run.store.segment_rows(job.id)))
 
         run.request(retry)
+
+    def translate(self, path: str) -> None:
+        """Have a job translated to another language, or what could not be translated tried again."""
+        run, plan = self._history.run_of_daemon, self._history.fault_plan
+
+        def translate() -> None:
+            job = self._history.job_at(path)
+            if job is not None and job.state not in {JobState.RECEIVING, JobState.CANCELLED}:
+                languages = plan.text_random.choice(((), ("es",), ("fr", "ja")))
+                is_retry = plan.text_random.random() < 0.5
+                run.dispatcher.dispatch(
+                    ev.TranslationRequested(job=job, languages=languages, is_retry=is_retry)
+                )
+
+        run.request(translate)
 
     # -- the daemon ------------------------------------------------------------------------------------------
 
@@ -199,6 +218,8 @@ class SimulatedUsers:
         for _ in range(3):
             if plan.strikes(Fault.RETRY):
                 history.at(history.now + plan.between(5, 80), lambda: self.retry(path))
+        if plan.has_texts and plan.text_random.random() < 0.5:
+            history.at(history.now + plan.text_random.uniform(0, 80), lambda: self.translate(path))
         if plan.strikes(Fault.DROPPED_AGAIN):
             history.at(history.now + plan.between(5, 80), lambda: history.put_file_again(path))
 

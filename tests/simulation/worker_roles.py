@@ -37,12 +37,17 @@ from subtitled.core.protocol import (
     PrepareRefused,
     SegmentResult,
     SegmentsTranscribed,
+    TextItem,
+    TextResult,
     ToWorker,
     Transcribe,
     Transcribed,
+    Translate,
+    Translated,
 )
 from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import Phrase
+from subtitled.core.translation import SentenceTranslation
 from subtitled.errors import ExitCode
 from subtitled.workers.model_loader import ModelLoadError
 from subtitled.workers.resident_models import ModelUse
@@ -80,8 +85,9 @@ class TranscribeRole:
     """Decodes leases one after the other, or as many at once as it has streams; the rest of its credit waits."""
 
     def __init__(
-        self, process: WorkerProcess, models: SimulatedResidentModels, *, max_leases: int | None = None
+        self, process: WorkerProcess, models: SimulatedResidentModels | None, *, max_leases: int | None = None
     ) -> None:
+        """`models`: None for the worker of an endpoint."""
         self._process = process
         self._models = models
         self._uses: dict[int, ModelUse] = {}
@@ -92,7 +98,7 @@ class TranscribeRole:
         self.credit = self._fault_plan.random.choice((0, 1, 1)) + self.streams
         self._max_leases = max_leases or self.credit
         """Leases that it ever holds; on another host the daemon decides."""
-        self._leases: deque[Transcribe] = deque()
+        self._leases: deque[Transcribe | Translate] = deque()
         self._abandoned: set[int] = set()
         self._hung: set[int] = set()
         self._is_draining = False
@@ -100,8 +106,8 @@ class TranscribeRole:
     def receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
         """Take a lease, or the order to exit."""
         match message:
-            case Transcribe(items=items):
-                wanted = [item.key for item in items]
+            case Transcribe(items=items) | Translate(items=items):
+                wanted = [item.key for item in items] if isinstance(message, Transcribe) else []
                 if [blob.segment for blob in blobs] != wanted:
                     raise Violation(f"lease {message.lease} brings the PCM of other segments than {wanted}")
                 self._leases.append(message)
@@ -126,7 +132,12 @@ class TranscribeRole:
     def unload_if_idle(self) -> None:
         """Unload a model at times, when there is no lease."""
         plan = self._fault_plan
-        if not self._leases and self._models.names and plan.random.random() < plan.idle_unload_chance:
+        if (
+            self._models is not None
+            and not self._leases
+            and self._models.names
+            and plan.random.random() < plan.idle_unload_chance
+        ):
             name = plan.model_random.choice(self._models.names)
             if self._models.unload_one_idle(name):
                 self._process.send(ModelUnloaded(model=name))
@@ -134,30 +145,29 @@ class TranscribeRole:
     @property
     def free_bytes(self) -> int | None:
         """Free memory of the device; None if it is not measured."""
-        return self._models.free_bytes()
+        return self._models.free_bytes() if self._models is not None else None
 
     def abandon(self) -> None:
         """Drop all leases."""
         for use in self._uses.values():
             use.pin.close()
 
-    def _begin(self, message: Transcribe) -> None:
+    def _begin(self, message: Transcribe | Translate) -> None:
         plan, process = self._fault_plan, self._process
         takes_s = plan.between(0.2, 4)
         if plan.strikes(Fault.HANG):
             self._hung.add(message.lease)
             return
         try:
-            use = self._uses[message.lease] = self._models.use(message)
+            load_s, is_load = self._load(message)
         except ModelLoadError as error:
             self._refuse_model(message, error, takes_s)
             return
-        load_s = use.load_s or (use.loaded.load_s if use.loaded is not None else 0.0)
         if load_s:
             progress = (LeaseProgress(lease=message.lease, steps=1),)
             process.later(load_s, lambda: process.send(Heartbeat(leases=progress)))
             takes_s += load_s
-        if any(item.key.index in self._media(item).poison for item in message.items):
+        if self._has(message, is_poison=True):
             process.later(takes_s, lambda: process.die("killed by SIGABRT"))
         elif plan.strikes(Fault.BUSY_DEATH) or (process.is_bad and plan.random.random() < 0.7):
             process.later(takes_s, lambda: process.die("CUDA error", ExitCode.CUDA, is_reported=True))
@@ -167,13 +177,36 @@ class TranscribeRole:
             )
         else:
             if plan.strikes(Fault.SLOW):
-                samples = sum(self._history.samples(item.key) for item in message.items)
+                samples = 16_000 * len(message.items)
+                if isinstance(message, Transcribe):
+                    samples = sum(self._history.samples(item.key) for item in message.items)
                 takes_s = time_to_run(self._history.policy, samples) * plan.between(0.9, 1.3)
-            if plan.random.random() < 0.3 and use.loaded is None:
+            if plan.random.random() < 0.3 and not is_load and isinstance(message, Transcribe):
                 process.later(takes_s * plan.between(0, 1), lambda: self._answer_some(message))
             process.later(takes_s, lambda: self._answer(message))
 
-    def _refuse_model(self, message: Transcribe, error: ModelLoadError, takes_s: float) -> None:
+    def _load(self, message: Transcribe | Translate) -> tuple[float, bool]:
+        """Have the model of a lease in memory; return how long that took, and whether it was loaded for it."""
+        if self._models is None:
+            return 0.0, False
+        use = self._uses[message.lease] = self._models.use(message)
+        load_s = use.load_s or (use.loaded.load_s if use.loaded is not None else 0.0)
+        return load_s, use.loaded is not None
+
+    def _has(self, message: Transcribe | Translate, *, is_poison: bool) -> bool:
+        """Return whether a lease has segments that kill workers, or that they refuse."""
+        if isinstance(message, Transcribe):
+            media = [(item.key.index, self._media(item)) for item in message.items]
+            return any(index in (found.poison if is_poison else found.refused) for index, found in media)
+        texts = [
+            (int(item.request.sentences[0].split()[1]), self._history.media_of_job(item.key.job))
+            for item in message.items
+        ]
+        return any(
+            text in (found.poison_texts if is_poison else found.refused_texts) for text, found in texts
+        )
+
+    def _refuse_model(self, message: Transcribe | Translate, error: ModelLoadError, takes_s: float) -> None:
         refusal = LeaseRefused(
             lease=message.lease, cause=str(error), is_model_fault=True, evicted=error.evicted
         )
@@ -192,7 +225,7 @@ class TranscribeRole:
             return {}
         use.pin.close()
         is_changed = use.loaded is not None or use.evicted or use.load_s
-        free_bytes = self._models.free_bytes() if is_changed else None
+        free_bytes = self.free_bytes if is_changed else None
         return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 
     def _abandon(self, lease: int) -> None:
@@ -211,7 +244,7 @@ class TranscribeRole:
                 self._process.send(LeaseAbandoned(lease=lease, **self._changes(lease)))
                 self._end(message)
 
-    def _end(self, message: Transcribe) -> None:
+    def _end(self, message: Transcribe | Translate) -> None:
         self._leases.remove(message)
         if len(self._leases) >= self.streams:
             following = self._leases[self.streams - 1]
@@ -233,14 +266,22 @@ class TranscribeRole:
         )
         self._process.send(SegmentsTranscribed(lease=message.lease, items=some))
 
-    def _answer(self, message: Transcribe) -> None:
+    def _answer(self, message: Transcribe | Translate) -> None:
         if message not in self._leases:
             return  # abandoned meanwhile
         plan = self._fault_plan
-        is_refused = any(item.key.index in self._media(item).refused for item in message.items)
-        if is_refused or self._process.is_bad or plan.strikes(Fault.REFUSAL):
+        if self._has(message, is_poison=False) or self._process.is_bad or plan.strikes(Fault.REFUSAL):
             changes = self._changes(message.lease)
             self._process.send(LeaseRefused(lease=message.lease, cause="out of memory", **changes))
+        elif isinstance(message, Translate):
+            results = tuple(
+                _translated(message.lease, item, is_short=plan.strikes(Fault.LEFT_OUT))
+                for item in message.items
+                if not plan.strikes(Fault.LEFT_OUT)
+            )
+            self._process.send(
+                Translated(lease=message.lease, results=results, **self._changes(message.lease))
+            )
         else:
             items = tuple(
                 self._result(message.lease, item)
@@ -277,6 +318,17 @@ class TranscribeRole:
         # One that hangs at its end sends heartbeats until the daemon kills it.
         if self._is_draining and not self._leases and not self._fault_plan.strikes(Fault.HANG):
             self._process.later(0.1, lambda: self._process.die("exited", ExitCode.OK))
+
+
+def _translated(lease: int, item: TextItem, *, is_short: bool) -> TextResult:
+    """Return translations that name the lease which made them; `is_short`: the last one is left out."""
+    texts = item.request.sentences[:-1] if is_short else item.request.sentences
+    return TextResult(
+        key=item.key,
+        sentences=tuple(SentenceTranslation(text=f"{lease} {text}") for text in texts),
+        engine="ctranslate2",
+        version="simulated",
+    )
 
 
 class PrepareRole:
