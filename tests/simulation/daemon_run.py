@@ -394,7 +394,7 @@ class DaemonRun:
         if self._uncommitted or self._unperformed:
             raise Violation(f"{self._uncommitted} changes are not committed, not done: {self._unperformed}")
         pcm = {key: len(frame) for key, frame in self.workers._pcm.items()}
-        check(self.broker, self.store.table, pcm, self.writer.jobs)
+        check(self.broker, self.store.table, pcm, self.writer.jobs, self.now)
         self.checks.observe(self.broker)
         self.model_checks.observe(self.now)
         self.slot_checks.observe(self.broker.worker_table, self.now)

@@ -16,7 +16,7 @@ from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerS
 HOLDING = (WorkerState.BUSY, WorkerState.DRAINING)
 
 
-def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: set[str]) -> None:
+def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: set[str], now: float) -> None:
     """Raise Violation unless all invariants hold; `files` are the jobs whose files are being written."""
     _check_workers(broker)
     leased = _check_leases(broker)
@@ -38,6 +38,20 @@ def check(broker: Broker, store: StoreTable, pcm: dict[SegmentKey, int], files: 
         raise Violation(f"{len(broker.lease_dispatch.ready)} segments are in line, {ready} should be")
     _check_memory(broker, pcm, queued_bytes)
     _check_waiting(broker)
+    if not broker.is_draining:
+        _check_models_of_texts(broker, now)
+
+
+def _check_models_of_texts(broker: Broker, now: float) -> None:
+    """Check that no sentence waits for a model that cannot be used."""
+    ready = broker.lease_dispatch.ready
+    for model in ready.waiting():
+        cause = broker.placement.obstacle(model, now)
+        jobs = [
+            job for job in ready.jobs_of(model) if broker.live_jobs.job(job).state is JobState.TRANSLATING
+        ]
+        if cause and jobs:
+            raise Violation(f"sentences of {jobs} wait for {model!r}, which cannot be used: {cause}")
 
 
 def _check_waiting(broker: Broker) -> None:

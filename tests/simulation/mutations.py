@@ -22,11 +22,11 @@ from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.lease_sizing import LeaseSizing
-from subtitled.core.live_jobs import LiveJob, LiveJobs
+from subtitled.core.live_jobs import LiveJobs
 from subtitled.core.model_placement import ModelPlacement, ModelSpec
 from subtitled.core.prepare_dispatch import PrepareDispatch
 from subtitled.core.records import Job, Lease, Role, Segment, SegmentKey, Worker
-from subtitled.core.states import JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
+from subtitled.core.states import SegmentEvent, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_loss import WorkerLoss
 from subtitled.core.worker_table import NEVER, WorkerTable
 from subtitled.errors import NoSpaceError
@@ -374,13 +374,6 @@ def _claim_any_count(
     return _claim(lease_dispatch, lease, key, count)
 
 
-def _planned_of_any_number(lifecycle: JobLifecycle, name: str, number: int) -> LiveJob | None:
-    """Accept the result of an earlier plan."""
-    del number
-    live = lifecycle._live_jobs.jobs.get(name)
-    return live if live is not None and live.job.state is JobState.TRANSLATING else None
-
-
 def _end_outdated(lifecycle: JobLifecycle, name: str, number: int) -> None:
     """Forget the languages that were added while the others were written."""
     if (live := lifecycle._live_jobs.jobs.get(name)) is not None:
@@ -414,7 +407,6 @@ _move_text = LiveJobs.move_text
 
 TEXT_MUTATIONS = (
     Mutation("a result with too few sentences counts", LeaseDispatch, "claim", _claim_any_count),
-    Mutation("the result of an earlier plan counts", JobLifecycle, "_planned", _planned_of_any_number),
     Mutation(
         "a language that is added late is forgotten", JobLifecycle, "translations_written", _end_outdated
     ),

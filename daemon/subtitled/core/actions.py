@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from subtitle.messages import EditedCue
 from subtitled.core.protocol import (
     Abandon,
     AbandonLease,
@@ -33,6 +34,8 @@ class SaveJob(Struct, frozen=True, kw_only=True):
     """None: no transition, only other fields changed."""
     media: bytes | None = None
     waveform: bytes | None = None
+    cues: tuple[EditedCue, ...] | None = None
+    """The cues of a subtitle file, stored as a version of the job's subtitles."""
 
 
 class SaveSource(Struct, frozen=True):

@@ -388,9 +388,10 @@ class Broker:
         self.worker_table.succeeded(worker.identity)
         job = self.live_jobs.job(feed.job)
         if job.state is JobState.PREPARING:
-            is_silent = not self.live_jobs.jobs[job.id].segments
+            is_silent = not self.live_jobs.jobs[job.id].segments and message.cues is None
             event = JobEvent.NO_SPEECH if is_silent else JobEvent.PLANNED
-            job = self.live_jobs.move_job(job, event, read=message, is_planned=True)
+            language = {"language": message.language} if message.cues is not None else {}
+            job = self.live_jobs.move_job(job, event, read=message, is_planned=True, **language)
             if is_silent:
                 self._out.append(WriteOutputs(job))
         elif feed.missing is not None and feed.missing & self.live_jobs.jobs[job.id].missing_pcm:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -144,8 +145,10 @@ class LiveJobs:
         """Apply a transition of the table and changes to other fields; `read` is stored with the job."""
         moved = replace(job, state=step(JOB, job.state, event), **changes)
         self._put_job(moved)
-        media, waveform = (read.media, read.waveform) if read is not None else (None, None)
-        self.out.append(SaveJob(job=moved, before=job.state, event=event, media=media, waveform=waveform))
+        facts: dict[str, Any] = {}
+        if read is not None:
+            facts = {"media": read.media, "waveform": read.waveform, "cues": read.cues}
+        self.out.append(SaveJob(job=moved, before=job.state, event=event, **facts))
         return moved
 
     def change_job(self, job: Job, **changes: object) -> Job:

@@ -347,6 +347,7 @@ class PrepareDispatch:
             plans=None if missing is None else tuple(segments[index].plan for index in sorted(missing)),
             done=frozenset(done),
             credit_bytes=GRANT_BYTES,
+            is_subtitle_file=job.is_subtitle_file,
         )
         self._out.append(SendPrepare(worker=worker.identity, job=job, message=message))
 

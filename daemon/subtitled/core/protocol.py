@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from subtitle.codec import Codec
-from subtitle.messages import AudioChoice, WordTimestamps
+from subtitle.messages import AudioChoice, EditedCue, WordTimestamps
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.schema import DecodingConfig
 from subtitled.core.plan import Plan, PlanSettings, SegmentSound, SkippedSpan
@@ -265,6 +265,10 @@ class PlanComplete(_Message, frozen=True, kw_only=True):
     decode_s: Seconds = 0.0
     vad_s: Seconds = 0.0
     """Seconds of decoding and of voice detection; 0 if only stored segments were read again."""
+    cues: Annotated[tuple[EditedCue, ...], Meta(max_length=50_000)] | None = None
+    """The cues of a subtitle file; None for audio."""
+    language: ShortText = ""
+    """Their language."""
 
 
 class PrepareRefused(_Message, frozen=True, kw_only=True):
@@ -489,6 +493,8 @@ class Prepare(_Message, frozen=True, kw_only=True):
     credit_bytes: int
     skip_rule: SkipRule | None = None
     """None: read the file in any case."""
+    is_subtitle_file: bool = False
+    """Read the cues of a subtitle file."""
 
 
 class FeedCredit(_Message, frozen=True, kw_only=True):

@@ -223,6 +223,11 @@ class Job(Struct, frozen=True, kw_only=True):
         return (-self.priority, self.order if self.place is None else self.place, self.order)
 
     @property
+    def is_subtitle_file(self) -> bool:
+        """Its source is a subtitle file, to be translated."""
+        return bool(self.options.translate_to) and self.source.lower().endswith((b".srt", b".vtt"))
+
+    @property
     def translate_to(self) -> tuple[str, ...]:
         """Language tags that it is translated to."""
         return tuple(dict.fromkeys((*self.options.translate_to, *self.added_languages)))

@@ -55,7 +55,7 @@ from subtitled.runtime.processes import die_with_parent, lower_priority, start_p
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
 from subtitled.translation.document import with_translation
 from subtitled.translation.requests import plan_requests, sentence_keys
-from subtitled.translation.sentences import sentences_of
+from subtitled.translation.sentences import sentences_of, sentences_of_cues
 
 COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
 HEARTBEAT_S = 1.0
@@ -571,9 +571,9 @@ def _respond(request: _Request) -> _Response:
         if request.translations:
             spoken = compose(row, results, model=request.model, edits=request.edits)
             if request.is_plan:
-                return _Response(plans=tuple(_plan(spoken, each) for each in request.translations))
+                return _Response(plans=tuple(_plan(spoken, each, row.job) for each in request.translations))
             chosen = request.layout or row.job.options.layout
-            made = tuple(_translated(spoken, each, chosen) for each in request.translations)
+            made = tuple(_translated(spoken, each, chosen, row.job) for each in request.translations)
         elif request.with_translation:
             made = compose_all(row, results, model=request.model, layout=request.layout, edits=request.edits)
         else:
@@ -585,9 +585,9 @@ def _respond(request: _Request) -> _Response:
     return _Response(transcripts=tuple(msgspec.structs.replace(each, source="") for each in made))
 
 
-def _plan(spoken: Transcript, order: TranslationInput) -> TranslationPlan:
+def _plan(spoken: Transcript, order: TranslationInput, job: Job) -> TranslationPlan:
     """Return the plan of a transcript's translation."""
-    sentences, keys, known = _known(spoken, order)
+    sentences, keys, known = _known(spoken, order, job)
     planned = plan_requests(
         sentences,
         order.target,
@@ -607,9 +607,9 @@ def _plan(spoken: Transcript, order: TranslationInput) -> TranslationPlan:
     return TranslationPlan(target=order.target, keys=keys, texts=tuple(texts))
 
 
-def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptions) -> Transcript:
+def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptions, job: Job) -> Transcript:
     """Return a transcript in another language."""
-    sentences, _, known = _known(spoken, order)
+    sentences, _, known = _known(spoken, order, job)
     return with_translation(
         spoken,
         sentences,
@@ -622,13 +622,17 @@ def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptio
 
 
 def _known(
-    spoken: Transcript, order: TranslationInput
+    spoken: Transcript, order: TranslationInput, job: Job
 ) -> tuple[tuple[Sentence, ...], tuple[str, ...], dict[int, StoredTranslation]]:
     """Return the sentences of a transcript, their keys, and the stored translations by index.
 
     A sentence whose key is not stored, since model or glossary have changed, has that of an equal sentence.
     """
-    sentences = sentences_of(spoken)
+    sentences = (
+        sentences_of_cues(spoken.cues, spoken.output_language)
+        if job.is_subtitle_file
+        else sentences_of(spoken)
+    )
     keys = sentence_keys(sentences, order.target, model=order.model, glossary=order.glossary)
     equal = {row.source: row for row in order.stored.values()}
     known = {

@@ -29,7 +29,7 @@ from subtitled.errors import StoreError
 from subtitled.storage import queries as sql
 from subtitled.storage.database import WriteAheadLog, open_database, reported, transaction
 from subtitled.storage.reader import Reader, ReaderPool
-from subtitled.storage.rows import JobRow, JournalEntry, file_name, job_row, journal_entry
+from subtitled.storage.rows import JobRow, JournalEntry, file_name, job_row, journal_entry, pack_cues
 from subtitled.storage.schema import MIGRATIONS
 
 DRAFT_MS = 300_000
@@ -314,6 +314,21 @@ class Store(Reader):
             ),
             f"job {job.id} is not {save.before.value}",
         )
+        if save.cues is not None:
+            values = (
+                job.id,
+                job.options.task,
+                1,
+                now_ms,
+                now_ms,
+                "",
+                "",
+                None,
+                len(save.cues),
+                pack_cues(save.cues),
+            )
+            self._db.execute(sql.INSERT_EDIT, values)
+            self._db.execute(sql.MARK_EDITS_WRITTEN, (job.id, job.options.task, 1))
         if save.waveform is not None:
             self._db.execute(sql.PUT_WAVEFORM, (job.id, save.waveform))
 

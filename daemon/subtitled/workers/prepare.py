@@ -39,6 +39,7 @@ from subtitled.files.filesystem import find_renamed, is_missing_error, is_mount_
 from subtitled.media.existing_subtitles import skip_cause
 from subtitled.media.ingest import Ingest, recut
 from subtitled.media.ingest import IngestedSegment as Segment
+from subtitled.media.subtitle_source import read_subtitle_file
 from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.channel import Channel, start_thread
@@ -240,6 +241,10 @@ class PrepareRole:
             )
             _check_unchanged(order, _present_path(order, path))
             return PlanComplete(feed=order.feed, media=encode(Media()))
+        if order.is_subtitle_file:
+            cues, language = read_subtitle_file(path, root=root, language=order.language)
+            _check_unchanged(order, _present_path(order, path))
+            return PlanComplete(feed=order.feed, media=encode(Media()), cues=cues, language=language)
         settings = order.settings
         vad = schema.VadConfig(
             threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
