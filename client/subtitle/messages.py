@@ -325,7 +325,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     languages: tuple[str, ...] = ()
     """Languages that it is configured for; empty: no particular ones."""
     tasks: tuple[str, ...] = ()
-    """What it can do."""
+    """What it can do: "transcribe", "translate" (audio into English), or "text" (translates text)."""
     slots: tuple[str, ...] = ()
     """Worker slots that hold it."""
     memory_bytes: int = 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import media
+import translation_models
 from daemon import DEADLINE_S, Daemon, eventually
 from fake_model_hub import FakeModelHub
 from subtitle import JobOptions
@@ -189,3 +190,29 @@ def test_a_checkpoint_that_cannot_be_converted_here_is_refused_with_the_command(
         assert daemon.wait_for_exit() == ExitCode.FATAL
         command = f"ct2-transformers-converter --model {checkpoint} --output_dir {checkpoint}-ct2 --copy_files tokenizer.json"
         assert command in daemon.log_file.read_text("utf-8")
+
+
+def test_translation_model_is_fetched_by_its_hub_id(tmp_path: Path) -> None:
+    """The languages of a Marian model may be in its name alone; one that is not converted is refused with the command."""
+    name = "loop/opus-mt-en-zh"
+    folder = translation_models.marian(tmp_path / "model", languages=None)
+    program = (
+        "import sys; from subtitled.asr.hub import fetch;\n"
+        "print(sorted(file.name for file in fetch(sys.argv[1], print).iterdir()))"
+    )
+
+    def fetched(home: str) -> subprocess.CompletedProcess[str]:
+        with FakeModelHub(folder, name) as hub:
+            environ = {**os.environ, **hub.environ, "HF_HOME": str(tmp_path / home)}
+            return subprocess.run(
+                [sys.executable, "-c", program, name],
+                env=environ, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+
+    done = fetched("first")
+    assert done.returncode == 0, done.stderr
+    assert str(sorted(file.name for file in folder.iterdir())) in done.stdout
+    (folder / "model.bin").unlink()
+    refused = fetched("second").stderr
+    assert "not in CTranslate2 format" in refused
+    assert f"--model {name} --output_dir FOLDER --copy_files source.spm target.spm" in refused

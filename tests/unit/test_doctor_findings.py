@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from rich.console import Console
 
 from subtitle import Welcome
 from subtitle.messages import OpenFile, WorkerFacts
-from subtitled.config.schema import Config
+from subtitled.config.model_files import folder_of
+from subtitled.config.schema import Config, NamedModelConfig
 from subtitled.doctor.checks import Checks
 from subtitled.doctor.devices import (
     compute_type_finding,
@@ -25,7 +29,7 @@ from subtitled.doctor.finding import Finding, as_json, fault, from_error, ok, pr
 from subtitled.doctor.folders import space_finding, watches_finding, writing_finding
 from subtitled.doctor.host import clock_finding, files_finding, jump_finding, kernel_finding, python_finding
 from subtitled.doctor.media import ffmpeg_finding, vad_finding
-from subtitled.doctor.model import folder_finding
+from subtitled.doctor.model import CheckedModel, endpoint_finding, folder_finding
 from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
 from subtitled.doctor.sockets import RunningDaemon, port_finding, running_findings
 from subtitled.errors import ModelError
@@ -115,6 +119,64 @@ def test_a_model_folder_without_a_file_is_a_fault_that_names_it() -> None:
     for left_out in whole:
         files = [name for name in whole if name != left_out]
         has(folder_finding("/m", files), "fault", f"/m has no {left_out}")
+
+
+def test_translation_model_without_a_file_is_a_fault_and_a_whole_one_names_its_languages(
+    tmp_path: Path,
+) -> None:
+    source = str(folder_of("demo-translation"))
+    folder = tmp_path / "text"
+    shutil.copytree(source, folder)
+    model = CheckedModel(source=str(folder), label="model text")
+    has(
+        folder_finding(str(folder), [file.name for file in folder.iterdir()], model),
+        "ok",
+        "translates into eng_Latn, zho_Hans",
+    )
+    (folder / "tokenizer.json").unlink()
+    has(
+        folder_finding(str(folder), [file.name for file in folder.iterdir()], model),
+        "fault",
+        "no tokenizer",
+        "another one",
+    )
+
+
+class ModelList(BaseHTTPRequestHandler):
+    """Lists a model to those who have the key."""
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        key, body = self.headers.get("Authorization"), b'{"data": [{"id": "tiny"}]}'
+        self.send_response({"Bearer secret": 200, "Bearer moved": 302}.get(key or "", 401))
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+def test_an_endpoint_is_asked_for_its_models(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    with ThreadingHTTPServer(("127.0.0.1", 0), ModelList) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1/"
+        model = NamedModelConfig(name="llm", endpoint=url, endpoint_model="tiny", api_key_file=str(key))
+        has(endpoint_finding(model, "model llm"), "fault", "No such file", "api_key_file")
+        for content, state, text in (
+            ("secret\n", "ok", "has tiny"),
+            ("wrong", "fault", "answers 401"),
+            ("moved", "fault", "answers 302"),
+        ):
+            key.write_text(content)
+            has(endpoint_finding(model, "model llm"), state, text)
+        key.write_text("secret")
+        other = replace(model, endpoint_model="large")
+        has(endpoint_finding(other, "model llm"), "warning", "does not list large", "one of tiny")
+        server.shutdown()
+    has(endpoint_finding(model, "model llm"), "fault", "does not answer", "start the endpoint's server")
 
 
 def test_models_that_do_not_fit_at_once_are_a_warning() -> None:

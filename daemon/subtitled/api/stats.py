@@ -102,7 +102,7 @@ class ServerStats:
                     source=model.source,
                     is_default=model.is_default,
                     languages=model.languages,
-                    tasks=model.tasks,
+                    tasks=model.tasks or ("text",),
                     slots=tuple(
                         worker.slot
                         for worker in broker.worker_table.of(Role.TRANSCRIBE)

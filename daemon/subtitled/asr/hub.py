@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,13 @@ def _download(name: str, on_progress: OnProgress) -> None:
         raise HubUnreachableError(
             f"the model {name!r}: cannot be downloaded now: {_first_line(error)}"
         ) from error
+    if not (folder / "model.bin").is_file():
+        command = conversion(folder, Path("FOLDER"))
+        command[command.index(str(folder))] = name
+        raise ModelError(
+            f"the model {name!r} is not in CTranslate2 format; name a converted one, or convert it where torch and transformers are "
+            f"installed, and name the folder: {shlex.join(command)}"
+        )
     if (why := fault_of(folder, name)) is not None:
         raise ModelError(f"the model {name!r}: downloaded, but unusable: {why}")
 

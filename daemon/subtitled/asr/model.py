@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from subtitled.asr.cuda import check_libraries, free_bytes
 from subtitled.config.model_files import BUNDLED, fault_of, folder_of, is_convertible
@@ -154,6 +154,11 @@ def _loaded(
     return WhisperModel(
         str(folder), device=device, compute_type=compute_type, cpu_threads=cpu_threads, num_workers=streams
     )
+
+
+def weights_of(model: WhisperModel | Translator) -> Any:
+    """Return CTranslate2's own model, which can be unloaded and loaded again."""
+    return model.model if hasattr(model, "feature_extractor") else model
 
 
 def _try_out(model: WhisperModel | Translator) -> None:

@@ -238,7 +238,7 @@ def loaded_engine(settings: InferenceProbe) -> Generator[ProbeMessage, None, Eng
 
 class _Loaded(Struct, frozen=True):
     model: Any
-    """A WhisperModel."""
+    """A WhisperModel, or a Translator of CTranslate2."""
     memory_bytes: int
     """Memory of the device that it took; 0 if unknown."""
 
@@ -250,7 +250,9 @@ class _Loaded(Struct, frozen=True):
 
     def unload(self) -> None:
         """Free the memory."""
-        self.model.model.unload_model()
+        from subtitled.asr.model import weights_of
+
+        weights_of(self.model).unload_model()
         memory.trim()
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from shlex import quote
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from msgspec import Struct
 
+from subtitled.config.model_choice import kind_of
 from subtitled.config.model_files import (
     DEMO,
     DEMO_TRANSLATION,
@@ -16,7 +21,7 @@ from subtitled.config.model_files import (
     is_folder,
     is_transformers,
 )
-from subtitled.config.schema import Config
+from subtitled.config.schema import Config, NamedModelConfig
 from subtitled.config.translation_files import is_translation_folder, translation_facts
 from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, from_error, ok, warning
@@ -24,6 +29,7 @@ from subtitled.errors import ModelError
 
 VOCABULARIES = frozenset({"vocabulary.json", "vocabulary.txt"})
 HUB_S = 20
+_MAX_LIST_BYTES = 2**20
 _CONVERT = "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
 
 
@@ -36,13 +42,18 @@ class CheckedModel(Struct, frozen=True, kw_only=True):
     """Name of the finding."""
     key: str = "model.name"
     """The key of the configuration that has the source."""
+    endpoint: NamedModelConfig | None = None
+    """Its configuration, if a chat endpoint has it."""
 
 
 def checked_models(config: Config) -> list[CheckedModel]:
     """Return all models, the default first."""
     others = [
         CheckedModel(
-            source=model.source, label=f"model {model.name}", key=f'source of the model "{model.name}"'
+            source=model.source,
+            label=f"model {model.name}",
+            key=f'source of the model "{model.name}"',
+            endpoint=model if kind_of(model) == "openai" else None,
         )
         for model in config.models
     ]
@@ -68,6 +79,53 @@ def folder_finding(folder: str, present: Collection[str], model: CheckedModel | 
     return ok(label, f"{folder}: {', '.join(sorted(present))}")
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirect is an error: the key must not reach another server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+def endpoint_finding(model: NamedModelConfig, label: str) -> Finding:
+    """Request the list of an endpoint's models; nothing of a job is sent."""
+    url = f"{model.endpoint.rstrip('/')}/models"
+    try:
+        headers = {}
+        if model.api_key_file:
+            headers["Authorization"] = f"Bearer {Path(model.api_key_file).read_text('utf-8').strip()}"
+        with build_opener(_NoRedirects).open(Request(url, headers=headers), timeout=HUB_S) as answer:  # noqa: S310 - the configuration's own URL
+            found = json.loads(answer.read(_MAX_LIST_BYTES))
+        names = [str(one["id"]) for one in found["data"]]
+    except HTTPError as error:
+        key = " with the key of api_key_file" if model.api_key_file else " without a key (api_key_file)"
+        return fault(
+            label, f"{url} answers {error.code} {error.reason}{key}", "check endpoint and api_key_file"
+        )
+    except OSError as error:
+        return fault(
+            label,
+            f"{url} does not answer: {error}",
+            "start the endpoint's server, or check endpoint and api_key_file",
+        )
+    except (ValueError, LookupError, TypeError):
+        return warning(
+            label,
+            f"{url} does not list its models as OpenAI's interface does",
+            "check that endpoint ends with /v1",
+        )
+    if model.endpoint_model not in names:
+        listed = ", ".join(names[:10])
+        return warning(
+            label,
+            f"{model.endpoint} does not list {model.endpoint_model}",
+            f"set endpoint_model to one of {listed}",
+        )
+    return ok(
+        label,
+        f"{model.endpoint} has {model.endpoint_model}; the text of jobs that are translated is sent there",
+    )
+
+
 def _translator_finding(folder: Path, model: CheckedModel) -> Finding:
     """Check the folder of a translation model."""
     if (why := fault_of(folder, model.source)) is not None:
@@ -83,7 +141,10 @@ def check(
     model: CheckedModel, account: DaemonUser, ask_hub: Callable[[CheckedModel], Iterator[Finding]]
 ) -> Iterator[Finding]:
     """Check a model's files; `ask_hub` runs `probe_hub` in a child process."""
-    if model.source == DEMO:
+    if model.endpoint is not None:
+        endpoint = model.endpoint
+        yield from run_as(account, lambda: [endpoint_finding(endpoint, model.label)])
+    elif model.source == DEMO:
         yield ok(model.label, "the bundled demo model: only for demonstration, it has 205 words")
     elif model.source == DEMO_TRANSLATION:
         yield ok(

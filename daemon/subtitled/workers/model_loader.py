@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from subtitled.asr.cuda import preload_libraries
 from subtitled.asr.engine import Engine
 from subtitled.asr.faster_whisper_compat import is_out_of_memory
 from subtitled.asr.idle_unload import IdleUnload
-from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate
+from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate, weights_of
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.model_files import digest_of
 from subtitled.core.protocol import EngineSettings, HeldModel, WorkerReady
@@ -136,7 +136,7 @@ def load_model(
         engine = _engine_of(model, settings, device)
     except ModelError as error:
         raise ModelLoadError(str(error), ExitCode.FATAL) from error
-    weights: Any = engine.model if isinstance(engine, CTranslate2Engine) else engine.model.model
+    weights = weights_of(model)
     if device == "cpu":
         memory.trim()  # what was freed after the weights were read would count as the model's
     used = memory.used_bytes(device)
