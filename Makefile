@@ -148,7 +148,7 @@ lock:  ## pin the newest dependencies in requirements.lock and requirements-test
 		--no-emit-index-url --no-header --no-annotate "$$@" pyproject.toml -o "$$work/pinned"; \
 		awk "$$LINUX_ONLY" "$$work/pinned"; }; \
 	pin --extra daemon --extra http --extra zh --group build > requirements.lock; \
-	pin --extra daemon --extra http --extra zh --group build --extra ray --group dev -c requirements.lock > "$$work/all"; \
+	pin --extra daemon --extra http --extra zh --group build --extra ray --extra url --group dev -c requirements.lock > "$$work/all"; \
 	awk "$$NOT_IN_FIRST" requirements.lock "$$work/all" > requirements-test.lock
 	@for lock in requirements.lock requirements-test.lock; do \
 		echo "$$lock: $$(grep -c '^[a-z]' $$lock) packages"; done

@@ -122,6 +122,7 @@ class Client:
     watch_to_end = _iterate(Requests.watch_to_end)
     submit = _submit(Requests.submit)
     submit_path = _submit(Requests.submit_path)
+    submit_url = _submit(Requests.submit_url)
     list = _call(Requests.list)
     status = _call(Requests.status)
     follow = _call(Requests.follow)

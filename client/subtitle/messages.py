@@ -245,6 +245,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Bytes of the media file."""
     received_bytes: int = 0
     """Bytes received so far, while it is uploaded."""
+    url: str = ""
+    """Address that it is downloaded from; "" for other files."""
     priority: int = 0
     model: str = ""
     """The model that decodes it; "" from a server that does not report it."""
@@ -371,7 +373,7 @@ class Hello(_Message, frozen=True, kw_only=True):
 
 
 class Submit(_Message, frozen=True, kw_only=True):
-    """Makes a job of a media file: one that is uploaded, or one on the server (`path`)."""
+    """Makes a job of a media file: one that is uploaded, one on the server (`path`), or one that it downloads (`url`)."""
 
     name: Annotated[str, Meta(max_length=1_024)] = ""
     """The file's name, for the names of its subtitles; characters that a file system rejects are replaced."""
@@ -381,6 +383,8 @@ class Submit(_Message, frozen=True, kw_only=True):
     """Of the file, in hexadecimal; "": sent with Commit, and another connection cannot resume the upload."""
     path: Annotated[str, Meta(max_length=4_096)] | None = None
     """An absolute path on the server, instead of an upload; only on its local socket."""
+    url: Annotated[str, Meta(max_length=4_096)] | None = None
+    """An address that the server downloads, instead of an upload, if its host is in `Welcome.url_hosts`."""
     allow_duplicate: bool = False
     """Make a new job even if this file was submitted before with the same options."""
     options: JobOptions = JobOptions()
@@ -614,6 +618,8 @@ class Welcome(_Message, frozen=True, kw_only=True):
     formats: tuple[str, ...] = ()
     """Formats for Fetch."""
     max_upload_bytes: int = 0
+    url_hosts: tuple[str, ...] = ()
+    """Hosts of addresses that the server downloads, each with its subdomains; "*": all; empty: none."""
 
 
 class Accepted(_Message, frozen=True, kw_only=True):

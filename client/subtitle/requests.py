@@ -259,6 +259,26 @@ class Requests:
         )
         return (yield from self._first(message, ms.JobInfo)).job
 
+    def submit_url(
+        self,
+        url: str,
+        *,
+        options: ms.JobOptions | None = None,
+        allow_duplicate: bool = False,
+        **keywords: Unpack[JobKeywords],
+    ) -> Request[ms.JobFacts]:
+        """Submit an address that the server downloads, if its operator allows the host (`url_hosts` of `ping`).
+
+        Returns the job without waiting for the download; an address that is being downloaded already is the same job.
+        """
+        message = ms.Submit(
+            request=self._next(),
+            url=url,
+            allow_duplicate=allow_duplicate,
+            options=options_of(options, keywords),
+        )
+        return (yield from self._first(message, ms.JobInfo)).job
+
     def submit_stream(
         self,
         read: Callable[[], Any],

@@ -342,6 +342,13 @@ def test_the_request_body_may_be_the_file(gateway: GatewayProcess, talk: Path) -
     assert (sent["source"], sent["size"]) == ("put.wav", talk.stat().st_size)
 
 
+def test_a_server_without_allowed_hosts_accepts_no_address(http: httpx.Client) -> None:
+    refused = http.post("/api/jobs", data={"url": "https://example.org/a"})
+    assert refused.status_code == 400
+    assert "set url.allowed_hosts" in refused.json()["message"]
+    assert 'id="url"' not in http.get("/").text
+
+
 def test_jobs_can_be_cancelled_and_retried(http: httpx.Client, daemon: Daemon, tmp_path: Path) -> None:
     long = media.write_sound(tmp_path / "long.flac", media.recording())
     job = http.post("/api/jobs", files={"file": ("cancelled.flac", long.read_bytes())}).json()["id"]

@@ -157,7 +157,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
     )
     expected = [
         'model.nam: unknown key (value: "x"); did you mean model.name? [SUBTITLED_MODEL__NAM in the environment]',
-        'colour: unknown key (value: "red"); known here: model, models, decoding, pool, vad, segments, recovery, inbox, listen, remote, ray, client, uploads, http, webhook, state, log [FILE]',
+        'colour: unknown key (value: "red"); known here: model, models, decoding, pool, vad, segments, recovery, inbox, listen, remote, ray, client, uploads, url, http, webhook, state, log [FILE]',
         "model: 3 is not allowed (must be a table, started by the line [model]) [FILE]",
         'pool.queue_mb: "many" is not allowed (a whole number, 16 to 65536) [FILE]',
         "vad.treshold: unknown key (value: 0.5); did you mean vad.threshold? [FILE]",

@@ -54,7 +54,7 @@ def test_the_locks_hold_all_that_the_project_declares() -> None:
         *(line for extra in ("daemon", "http", "zh") for line in extras[extra]),
         *groups["build"],
     ]
-    tested = [*groups["dev"], *extras["ray"]]
+    tested = [*groups["dev"], *extras["ray"], *extras["url"]]
     assert _names(used) - packages(_FIRST) == set()
     assert _names(tested) - packages(_FIRST) - packages(_SECOND) == set()
 

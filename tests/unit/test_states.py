@@ -33,14 +33,14 @@ from subtitled.core.worker_table import WorkerTable
 
 # Written out a second time, from the design and not from the code: state, then each event with the state after it.
 JOB_STEPS = """
-receiving: uploaded queued, expired cancelled, cancel cancelled
+receiving: uploaded queued, expired cancelled, download_failed failed, cancel cancelled
 queued: leased preparing, resume transcribing, exhausted failed, rejected failed, cancel cancelled
 preparing: planned transcribing, no_speech writing, already_subtitled writing, lost queued, rejected failed, exhausted failed, cancel cancelled
 transcribing: all_done writing, segments_failed failed, rejected failed, exhausted failed, cancel cancelled
 writing: written done, write_failed failed, translate translating
 translating: translated done, cancel done
 done: translate translating
-failed: retry queued
+failed: retry queued, download_again receiving
 cancelled:
 """
 SEGMENT_STEPS = """
@@ -172,7 +172,11 @@ def test_final_states_are_left_only_by_a_retry_a_translation_or_the_language_vot
         SegmentState.FAILED: {SegmentEvent.RETRIED, SegmentEvent.DROPPED},
         SegmentState.DROPPED: set(),
     }
-    assert {event for state, event in JOB if state not in JOB_LIVE} == {JobEvent.RETRY, JobEvent.TRANSLATE}
+    assert {event for state, event in JOB if state not in JOB_LIVE} == {
+        JobEvent.RETRY,
+        JobEvent.DOWNLOAD_AGAIN,
+        JobEvent.TRANSLATE,
+    }
 
 
 def test_live_job_can_reach_a_final_state() -> None:

@@ -43,7 +43,9 @@ ALLOWED = {
     "inboxes": "config core files log media output storage",
     "workers": "asr config core files log media network observability runtime storage systemd translation",
     "hooks": "config core log runtime storage",
-    "api": "config core cues files inboxes log media network observability output runtime storage translation workers",
+    "download": "config runtime",
+    "api": "config core cues download files inboxes log media network observability output runtime storage "
+    "translation workers",
     "ray": "config log network runtime workers",
     "http": "config core cues",
     "web": "config cues http log runtime systemd",

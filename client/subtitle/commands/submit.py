@@ -45,13 +45,16 @@ class SubmittedFile(Struct, frozen=True):
     path: Path
     label: str
     """Its name in messages."""
+    url: str = ""
+    """The address that the server downloads, instead of `path`."""
 
 
 SubmitFile = Callable[[Path, JobOptions, OnProgress], JobHandle]
+SubmitUrl = Callable[[str, JobOptions], JobHandle]
 
 
 @click.command()
-@click.argument("files", metavar="FILE|FOLDER…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("words", metavar="FILE|FOLDER|URL…", nargs=-1, required=True, type=click.Path())
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for the subtitles and save them.")
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Folder for --wait.")
 @click.option("--force", "is_forced", is_flag=True, help="With --wait, overwrite files with other content.")
@@ -69,7 +72,7 @@ SubmitFile = Callable[[Path, JobOptions, OnProgress], JobHandle]
 @with_connection
 def submit(
     connection: ConnectionOptions,
-    files: Sequence[Path],
+    words: Sequence[str],
     *,
     is_waiting: bool,
     output: Path | None,
@@ -79,19 +82,24 @@ def submit(
     is_json: bool,
     **keywords: Any,
 ) -> None:
-    """Submit media files, and all media files of folders.
+    """Submit media files, all media files of folders, and addresses that the server downloads.
 
     Files are sent one after the other; an interrupted upload resumes when the command is repeated. A file that was submitted
     before with the same options is the same job. Prints each job; with --wait, waits for all of them and prints the paths of
     the subtitles: beside each file, or in DIR, named NAME.LANGUAGE.FORMAT. A file of that name with other content is kept, and
     the next free name is used (NAME.en.2.srt), unless --force is given.
 
+    A URL starts with https:// or http://; the operator of the server allows hosts (url.allowed_hosts). Its subtitles are
+    saved in this folder or DIR, under the title of the recording.
+
     Ctrl-C while it waits does not stop the jobs.
     """
     if not is_waiting and (output is not None or is_forced):
         raise click.UsageError("-o and --force need --wait")
     options = chosen(keywords)
-    paths = list(files) if is_on_server else find_files(files, output, is_saving=is_waiting)
+    urls = [word for word in words if _is_url(word)]
+    files = [Path(word) for word in words if not _is_url(word)]
+    paths = files if is_on_server or not files else find_files(files, output, is_saving=is_waiting)
     with connection.client() as client:
 
         def send(path: Path, options: JobOptions, on_progress: OnProgress) -> JobHandle:
@@ -101,10 +109,13 @@ def submit(
                 path, options=options, allow_duplicate=allow_duplicate, on_progress=on_progress
             )
 
-        run = SubmitRun(client, options, send, hint=connection.hint, is_json=is_json)
+        def send_url(url: str, options: JobOptions) -> JobHandle:
+            return client.submit_url(url, options=options, allow_duplicate=allow_duplicate)
+
+        run = SubmitRun(client, options, send, send_url, hint=connection.hint, is_json=is_json)
         sys.exit(
             run.run(
-                labelled(paths),
+                [*labelled(paths), *(SubmittedFile(Path(), url, url) for url in urls)],
                 is_waiting=is_waiting,
                 output=output or (Path() if is_on_server else None),
                 is_forced=is_forced,
@@ -120,6 +131,7 @@ class SubmitRun:
         client: Client,
         options: JobOptions,
         submit_file: SubmitFile,
+        submit_url: SubmitUrl | None = None,
         *,
         hint: Callable[..., str],
         is_json: bool = False,
@@ -138,6 +150,7 @@ class SubmitRun:
         self._client = client
         self._options = options
         self._submit_file = submit_file
+        self._submit_url = submit_url
         self._hint = hint
         self._is_json = is_json
         self._program = program
@@ -183,7 +196,10 @@ class SubmitRun:
                 self.shown.update(file.label, progress)
 
             try:
-                job = self._submit_file(file.path, self._options, show)
+                if file.url and self._submit_url is not None:
+                    job = self._submit_url(file.url, self._options)
+                else:
+                    job = self._submit_file(file.path, self._options, show)
                 facts = job.facts()
             except UnreachableError:
                 raise
@@ -198,7 +214,7 @@ class SubmitRun:
                     case _:
                         text = str(error)
                 if refused[text] <= 1:
-                    self.shown.message(f"{self._program}: {file.path}: {text}")
+                    self.shown.message(f"{self._program}: {file.url or file.path}: {text}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
@@ -207,7 +223,9 @@ class SubmitRun:
             known = "; submitted before, --allow-duplicate makes another job" if is_known else ""
             self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
-                self.shown.out(json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.path}")
+                self.shown.out(
+                    json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.url or file.path}"
+                )
         for text, count in refused.items():
             if count > 1:
                 self.shown.message(f"{self._program}: {count} files in all: {text}")
@@ -243,7 +261,7 @@ class SubmitRun:
         elif self._sending is not None:
             self.shown.end(self._sending.label, "interrupted")
             self.shown.message(
-                f"{self._program}: interrupted; the sent part is kept: submit {self._sending.path} again to resume"
+                f"{self._program}: interrupted; the sent part is kept: submit {self._sending.url or self._sending.path} again to resume"
             )
             self._report_jobs()
         else:
@@ -265,7 +283,11 @@ class SubmitRun:
                     answer, body = self._client.subtitles(facts.id, fmt, **which)
                     is_bilingual = which.get("is_bilingual", False)
                     name = subtitle_name(
-                        file.path, answer.language, fmt, self._options.flags, is_bilingual=is_bilingual
+                        Path(facts.source) if file.url else file.path,
+                        answer.language,
+                        fmt,
+                        self._options.flags,
+                        is_bilingual=is_bilingual,
                     )
                     path = save_in(folder, name, body, is_forced=is_forced)
                     if path not in saved:  # the translation of English is the same file
@@ -277,7 +299,7 @@ class SubmitRun:
             self.status = max(self.status, CommandExitCode.FAILED)
             self.shown.end(file.label, facts.state)
             cause = f": {facts.cause}" if facts.cause else ""
-            self.shown.message(f"{self._program}: {file.path}: {facts.state}{cause}")
+            self.shown.message(f"{self._program}: {file.url or file.path}: {facts.state}{cause}")
             if facts.segments.get("done") and not self._resume_hint:
                 self.shown.message(f"the finished part: {self._hint('fetch', facts.id)}")
         if self._is_json:
@@ -285,6 +307,11 @@ class SubmitRun:
         else:
             for path in saved:
                 self.shown.out(str(path))
+
+
+def _is_url(word: str) -> bool:
+    """Return whether a word of the command line is an address; Path would join its slashes."""
+    return re.match("https?://", word, re.IGNORECASE) is not None
 
 
 def find_files(paths: Iterable[Path], output: Path | None, *, is_saving: bool) -> list[Path]:

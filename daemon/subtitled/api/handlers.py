@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled import log
+from subtitled.api.downloads import Downloads
 from subtitled.api.media_preview import MediaPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
@@ -110,6 +111,7 @@ class RequestHandlers:
         durability: DurabilityQueue,
         upload_store: UploadStore,
         uploads: Uploads,
+        downloads: Downloads,
         preview: MediaPreview,
         stats: ServerStats,
         layout: LayoutProcess,
@@ -129,6 +131,7 @@ class RequestHandlers:
         self._durability = durability
         self._upload_store = upload_store
         self._uploads = uploads
+        self._downloads = downloads
         self._preview = preview
         self._stats = stats
         stats.models = self._models
@@ -246,6 +249,7 @@ class RequestHandlers:
             role=peer.principal.role,
             formats=tuple(FORMATS),
             max_upload_bytes=self._upload_store.max_file_bytes,
+            url_hosts=self.config.url.allowed_hosts,
         )
 
     # -- submitting ------------------------------------------------------------------------------------------
@@ -258,6 +262,13 @@ class RequestHandlers:
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
             )
         options = self._options(message.options)
+        if message.url is not None:
+            if message.path is not None or message.size is not None or message.sha256:
+                raise RefusedError(
+                    "BAD_FORMAT", "url: not allowed with path, size or sha256; send one source"
+                )
+            self._downloads.submit(message, options, peer)
+            return
         if message.path is None:
             self._uploads.submit(message, options, peer, time.monotonic())
             return
@@ -479,6 +490,8 @@ class RequestHandlers:
             for worker in self._broker.worker_table.of(Role.PREPARE)
             if worker.feed
         }
+        for job, (received, total) in self._downloads.progress().items():
+            progress[job] = JobProgress(received_bytes=received, total_bytes=total)
         for job, received in self._uploads.all_received_bytes().items():
             progress[job] = JobProgress(received_bytes=received)
         for job, live in self._broker.live_jobs.jobs.items():
@@ -551,7 +564,10 @@ class RequestHandlers:
 
         find = partial(is_there, os.fsdecode(job.location))
         thread = self._path_threads.of(os.fsdecode(job.options.mount or job.options.inbox))
-        if self._upload_store.contains(job):
+        if job.is_download_missing:
+            self._downloads.check(job.options.url)
+            checked(True)
+        elif self._upload_store.contains(job):
             checked(find())
         elif thread.pending >= MAX_PATHS:
             checked(True)  # a file that is missing fails when it is read

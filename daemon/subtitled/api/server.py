@@ -11,6 +11,7 @@ import zmq
 
 from subtitled.api.connection import ClientEndpoint
 from subtitled.api.connection_limits import ConnectionLimits
+from subtitled.api.downloads import Downloads
 from subtitled.api.handlers import RequestHandlers
 from subtitled.api.media_preview import MediaPreview
 from subtitled.api.peer import Peer
@@ -119,6 +120,16 @@ class ApiServer:
             call_in_loop=call_in_loop,
             metrics=metrics,
         )
+        self.downloads = Downloads(
+            config.url,
+            config.uploads,
+            store=store,
+            upload_store=self._upload_store,
+            dispatch=dispatch,
+            reply_with_job=self._reply_with_job,
+            hash_pool=self._pools["hash"],
+            call_in_loop=call_in_loop,
+        )
         self.stats.count_uploads = lambda: self.uploads.count
         self.handlers = RequestHandlers(
             config,
@@ -128,6 +139,7 @@ class ApiServer:
             durability=self._durability,
             upload_store=self._upload_store,
             uploads=self.uploads,
+            downloads=self.downloads,
             preview=self._preview,
             stats=self.stats,
             layout=self._layout,
@@ -186,8 +198,8 @@ class ApiServer:
         return min(self._limits.poll_timeout_s, retention_s, *endpoints_s)
 
     def start(self) -> None:
-        """Resume unfinished uploads; the broker must know its jobs by then."""
-        self.uploads.start(time.monotonic(), _now_ms())
+        """Resume unfinished uploads and downloads; the broker must know its jobs by then."""
+        self.downloads.start(self.uploads.start(time.monotonic(), _now_ms()))
 
     def receive(self) -> None:
         """Handle the requests that arrived, and expire abandoned uploads."""
@@ -252,7 +264,8 @@ class ApiServer:
 
     def job_changed(self, job: Job) -> None:
         """Release a job's upload once it is no longer needed; called after each committed transition."""
-        self.uploads.job_changed(job, _now_ms())
+        if not self.downloads.job_changed(job):
+            self.uploads.job_changed(job, _now_ms())
 
     def state_changed(self, fault: str) -> None:
         """Refuse new work as long as `fault` says that the state is lost."""
@@ -265,7 +278,8 @@ class ApiServer:
         for endpoint in self._endpoints:
             endpoint.drop_revoked()
         self._limits.allow(_expected_bytes(config))
-        self.uploads.limits = config.uploads
+        self.uploads.limits = self.downloads.limits = config.uploads
+        self.downloads.config = config.url
         self._retention.keep_days = config.state.keep_jobs_days
         self._upload_store.reconfigure(config.uploads, reserve_bytes=config.state.reserve_mb * MIB)
 
@@ -275,6 +289,7 @@ class ApiServer:
     def close(self) -> None:
         """Close the sockets; uploads resume after the next start."""
         self.uploads.close()
+        self.downloads.close()
         self._preview.close()
         self._layout.close()  # ends a layout in progress, which its pool waits for
         for pool in self._pools.values():

@@ -94,8 +94,11 @@ class Uploads:
         self._started_at: dict[str, float] = {}
         self._check_at = 0.0
 
-    def start(self, now: float, now_ms: int) -> None:
-        """Restore unfinished uploads from the database; their clients have `idle_s` to resume them."""
+    def start(self, now: float, now_ms: int) -> list[Job]:
+        """Restore unfinished uploads from the database; their clients have `idle_s` to resume them.
+
+        Returns the jobs whose files are downloaded instead.
+        """
         rows = self._store.uploaded_jobs(
             self._upload_store.stored_jobs(),
             done_since_ms=now_ms - int(self.limits.keep_done_s * 1000),
@@ -105,10 +108,12 @@ class Uploads:
         done = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.DONE}
         failed = {row.job.id: row.ended_ms or now_ms for row in rows if row.job.state is JobState.FAILED}
         self._upload_store.restore([row.job for row in rows], receiving=receiving, done=done, failed=failed)
+        downloaded = [row.job for row in rows if row.job.state is JobState.RECEIVING and row.job.options.url]
         for row in rows:
-            if row.job.state is JobState.RECEIVING:
+            if row.job.state is JobState.RECEIVING and not row.job.options.url:
                 self._active_at[row.job.id] = now
                 self._started_at[row.job.id] = now - (now_ms - row.created_ms) / 1000
+        return downloaded
 
     @property
     def count(self) -> int:

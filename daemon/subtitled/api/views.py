@@ -25,10 +25,12 @@ _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
 class JobProgress(Struct, frozen=True, kw_only=True):
-    """What is known in memory of a job that is read, uploaded or translated."""
+    """What is known in memory of a job that is read, uploaded, downloaded or translated."""
 
     decoded_samples: int = 0
     received_bytes: int = 0
+    total_bytes: int = 0
+    """Size of a file that is downloaded; 0: unknown."""
     open_sentences: dict[str, int] = {}
     """Sentences that wait for a translation, by language."""
 
@@ -66,8 +68,9 @@ def job_facts(
         decoded_ms=progress.decoded_samples // SAMPLES_PER_MS,
         owner=job.owner,
         tag=job.tag,
-        size=job.size,
+        size=job.size or progress.total_bytes,
         received_bytes=progress.received_bytes if job.state is JobState.RECEIVING else job.size,
+        url=job.options.url,
         priority=job.priority,
         model=job.options.model or default_model,
         model_reason=job.options.model_reason,

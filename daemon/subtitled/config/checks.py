@@ -26,6 +26,7 @@ from subtitled.config.model_choice import (
 from subtitled.config.model_files import fault_of, is_convertible, is_folder, is_translation_model
 from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
+from subtitled.config.url_rules import is_host, parse_network
 from subtitled.languages import is_audio_track, option_of, target_tag
 
 SIZES = (
@@ -62,6 +63,7 @@ LANGUAGES = tuple(
 RAY_HOST = "ray"
 """The key name of the workers that Ray starts."""
 RAY_REMEDY = "pip install 'subtitled[ray]'"
+URL_REMEDY = "pip install 'subtitled[url]', or the package yt-dlp"
 OPENCC_REMEDY = "pip install 'subtitled[zh]', or the package opencc-python-reimplemented"
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+")
@@ -86,6 +88,7 @@ def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
     _check_sockets(config, faults)
     _check_cluster(config, faults)
     _check_uploads(config, faults)
+    _check_url(config, faults)
     _check_http(config, faults, check_paths=check_paths)
     _check_hooks(config, faults, check_paths=check_paths)
     _check_state(config, faults, check_paths=check_paths)
@@ -447,6 +450,26 @@ def _check_uploads(config: Config, faults: ConfigFaults) -> None:
     server_key = config.listen.server_key
     if server_key and not faults.is_faulty("listen.server_key"):
         _is_absolute("listen.server_key", server_key, faults)
+
+
+def _check_url(config: Config, faults: ConfigFaults) -> None:
+    for index, host in enumerate(config.url.allowed_hosts):
+        if host != "*" and not is_host(host):
+            faults.add(
+                f"url.allowed_hosts[{index}]",
+                host,
+                'a host without scheme and port, such as "youtube.com", or "*"',
+            )
+    for index, network in enumerate(config.url.allowed_networks):
+        if parse_network(network) is None:
+            allowed = "a network such as 10.0.0.0/8 or fd00::/8, without bits beyond its prefix"
+            faults.add(f"url.allowed_networks[{index}]", network, allowed)
+    if config.url.allowed_hosts and find_spec("yt_dlp") is None and not faults.is_faulty("url.allowed_hosts"):
+        faults.add(
+            "url.allowed_hosts",
+            list(config.url.allowed_hosts),
+            f"[], until yt-dlp is installed: {URL_REMEDY}",
+        )
 
 
 def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:

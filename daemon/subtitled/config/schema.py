@@ -292,6 +292,25 @@ class UploadsConfig(_Section, frozen=True):
     """Folders whose files may be submitted by path, on the local socket."""
 
 
+class UrlConfig(_Section, frozen=True):
+    """Files that the daemon downloads from addresses that clients submit, by yt-dlp."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that clients may name, each with its subdomains; "*": all. Empty: no addresses are accepted."""
+    allowed_networks: tuple[str, ...] = ()
+    """Networks that are not public and may be connected to, such as 10.0.0.0/8."""
+    max_mb: Annotated[int, Meta(ge=1, le=16_777_216)] = 4_096
+    """Largest file, in MiB; uploads.max_file_mb applies too."""
+    max_hours: Annotated[float, Meta(gt=0, le=1_000)] = 12.0
+    """Longest recording, if its site names the length."""
+    timeout_s: Annotated[float, Meta(ge=1, le=604_800)] = 7_200.0
+    """A download that is not complete after this long has failed."""
+    stall_s: Annotated[float, Meta(ge=1, le=3_600)] = 30.0
+    """So has one from which nothing comes for this long."""
+    parallel: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Downloads at a time; others wait."""
+
+
 class HttpConfig(_Section, frozen=True):
     """The HTTP gateway, `subtitled http`: page and APIs."""
 
@@ -355,6 +374,7 @@ class Config(_Section, frozen=True):
     ray: RayConfig = RayConfig()
     client: tuple[ClientConfig, ...] = ()
     uploads: UploadsConfig = UploadsConfig()
+    url: UrlConfig = UrlConfig()
     http: HttpConfig = HttpConfig()
     webhook: WebhookConfig = WebhookConfig()
     state: StateConfig = StateConfig()

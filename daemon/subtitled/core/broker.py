@@ -170,6 +170,9 @@ class Broker:
                     self.prepare_dispatch.enqueue(job)
             case ev.Uploaded(job=name, size=size, mtime_ns=mtime_ns, sha256=sha256, options=options):
                 job = self.live_jobs.job(name)
+                if event.source is not None:
+                    self.live_jobs.rename_source(job, event.source)
+                    job = self.live_jobs.job(name)
                 changes = {
                     "size": size,
                     "mtime_ns": mtime_ns,
@@ -186,6 +189,8 @@ class Broker:
             case ev.Expired(job=name, cause=cause):
                 self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)
+            case ev.DownloadFailed(job=name, cause=cause):
+                self.lifecycle.fail(self.live_jobs.job(name), JobEvent.DOWNLOAD_FAILED, cause)
             case ev.SlotAdded(slot=slot, role=role):
                 if not self.is_draining:
                     self.worker_table.add(slot, role, now)
@@ -509,6 +514,9 @@ class Broker:
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.live_jobs.load_job(event.job, event.segments)
+        if event.job.is_download_missing:
+            self.live_jobs.move_job(event.job, JobEvent.DOWNLOAD_AGAIN, cause="", is_closed=False)
+            return
         for segment in list(self.live_jobs.jobs[event.job.id].segments.values()):
             is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
             if segment.state is SegmentState.FAILED or is_suspect:

@@ -25,6 +25,8 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     sha256: str
     options: Options | None = None
     """The options of its Commit; None: unchanged."""
+    source: bytes | None = None
+    """The path of a downloaded file, whose name was not known before; None: unchanged."""
 
 
 class QueueChanged(Struct, frozen=True, kw_only=True):
@@ -44,6 +46,13 @@ class HoldRequested(Struct, frozen=True):
 
 class Expired(Struct, frozen=True, kw_only=True):
     """A job's upload was given up."""
+
+    job: str
+    cause: str
+
+
+class DownloadFailed(Struct, frozen=True, kw_only=True):
+    """The file of a job that names a URL could not be downloaded."""
 
     job: str
     cause: str
@@ -231,6 +240,7 @@ Event = (
     JobArrived
     | Uploaded
     | Expired
+    | DownloadFailed
     | SlotAdded
     | SlotRemoved
     | SlotReset

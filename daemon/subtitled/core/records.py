@@ -110,6 +110,8 @@ class Options(Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     output: bytes = b"beside"
     """Folder of the subtitles, or b"beside"; b"": none are written, the client fetches them."""
+    url: str = ""
+    """Address that the file is downloaded from; "": it was uploaded or found in a folder."""
     mount: bytes = b""
     """Mount point of the file when it was accepted: while nothing is mounted there, the file is not missing. b"": none."""
     output_mount: bytes = b""
@@ -236,6 +238,11 @@ class Job(Struct, frozen=True, kw_only=True):
     def translate_model(self) -> str:
         """Name of the model that translates; "": the first one that covers both languages."""
         return self.added_translate_model or self.options.translate_model
+
+    @property
+    def is_download_missing(self) -> bool:
+        """Its file is to be downloaded and never was, completely."""
+        return bool(self.options.url) and not self.sha256
 
     @property
     def is_already_subtitled(self) -> bool:

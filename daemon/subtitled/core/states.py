@@ -30,6 +30,8 @@ class JobEvent(Enum):
 
     UPLOADED = "uploaded"
     EXPIRED = "expired"
+    DOWNLOAD_FAILED = "download_failed"
+    DOWNLOAD_AGAIN = "download_again"
     LEASED = "leased"
     RESUME = "resume"
     PLANNED = "planned"
@@ -109,6 +111,7 @@ class WorkerEvent(Enum):
 JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RECEIVING, JobEvent.UPLOADED): JobState.QUEUED,
     (JobState.RECEIVING, JobEvent.EXPIRED): JobState.CANCELLED,
+    (JobState.RECEIVING, JobEvent.DOWNLOAD_FAILED): JobState.FAILED,
     (JobState.QUEUED, JobEvent.LEASED): JobState.PREPARING,
     (JobState.QUEUED, JobEvent.RESUME): JobState.TRANSCRIBING,
     (JobState.PREPARING, JobEvent.PLANNED): JobState.TRANSCRIBING,
@@ -135,6 +138,8 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.TRANSLATING, JobEvent.TRANSLATED): JobState.DONE,
     (JobState.TRANSLATING, JobEvent.CANCEL): JobState.DONE,
     (JobState.FAILED, JobEvent.RETRY): JobState.QUEUED,
+    # Its file was never downloaded completely.
+    (JobState.FAILED, JobEvent.DOWNLOAD_AGAIN): JobState.RECEIVING,
     (JobState.RECEIVING, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.PREPARING, JobEvent.CANCEL): JobState.CANCELLED,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import msgspec
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from subtitle.progress import ENDED
 from subtitle.requests import fault_of
 from subtitled.http import sse
 from subtitled.http.errors import RequestError, not_allowed
-from subtitled.http.forms import UploadForm, file_chunks, prompt_tail
+from subtitled.http.forms import MAX_FIELDS, UploadForm, file_chunks, prompt_tail, read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.live_text import follow_text
 from subtitled.http.openapi import document
@@ -27,7 +27,9 @@ from subtitled.http.player import parse_layout, parse_task, parse_version
 from subtitled.http.response_models import media_type_of
 
 MAX_LISTED = 1000
-_UPLOAD_PARAMS = frozenset({"name", "options"})
+MAX_FORM_BYTES = 2**16
+"""Of a form without a file."""
+_UPLOAD_PARAMS = frozenset({"name", "options", "url"})
 """Parameters of a submission that are not fields of JobOptions."""
 _NESTED_FIELDS = frozenset({"vad", "layout"})
 """Fields of JobOptions that are accepted in `options` only."""
@@ -51,9 +53,12 @@ def routes() -> list[Route]:
 
 
 async def _submit(request: Request) -> Response:
-    """Submit a form with a `file`, or a body that is the file."""
+    """Submit a form with a `file`, a body that is the file, or the address of one as `url`."""
     gateway: Gateway = request.app.state.gateway
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    media_type = request.headers.get("content-type", "").lower().partition(";")[0].strip()
+    if media_type == "application/x-www-form-urlencoded" or "url" in request.query_params:
+        job = await submit_url(request)
+    elif request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         job = await submit_form(request)
     else:
         query = _query(request)
@@ -61,6 +66,25 @@ async def _submit(request: Request) -> Response:
         job = await gateway.submit(chunks, _name(query, ""), parse_options(query))
     facts = await gateway.client.status(job)
     return _json(facts, status=201, headers={"Location": f"/api/jobs/{job}"})
+
+
+async def submit_url(request: Request) -> str:
+    """Submit the address in the field `url` of a form or the query, with options in the other fields; return the job."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        body = (await read_body(request, MAX_FORM_BYTES, "form")).decode()
+        form = parse_qs(body, strict_parsing=bool(body), max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise RequestError(
+            400, "bad_format", "the body must be a form (application/x-www-form-urlencoded)"
+        ) from None
+    fields = {**_query(request), **form}
+    fields.pop("file", None)  # the empty field of the page's form
+    url = next(iter(fields.pop("url", [])), "").strip()
+    if not url:
+        raise RequestError(400, "bad_format", "url: missing; send the address of a media file", param="url")
+    job = await gateway.client.submit_url(url, options=parse_options(fields))
+    return job.id
 
 
 async def submit_form(request: Request) -> str:
@@ -71,6 +95,8 @@ async def submit_form(request: Request) -> str:
     form = UploadForm(request, "file", gateway.max_bytes)
     name = await form.open()
     params = {**query, **form.fields}
+    if any(params.get("url", [])):
+        raise RequestError(400, "bad_format", "url: not allowed with a file; send one of them", param="url")
 
     def final_options() -> JobOptions:
         return parse_options({**query, **form.fields})

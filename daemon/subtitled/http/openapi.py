@@ -148,6 +148,11 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 **_operation(
                     "Submit a media file. The query parameters may also be form fields.",
                     {201: _json("JobFacts")},
+                    _query(
+                        "url",
+                        {"type": "string"},
+                        "An address to download instead of a body; its host must be allowed",
+                    ),
                     _query("name", {"type": "string"}, "The file's name; default: the name in the form"),
                     *option_params,
                     errors=(400, 408, 413, 429, 507),

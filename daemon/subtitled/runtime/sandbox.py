@@ -100,12 +100,20 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)))
 
 
-def enter(readable: Iterable[str], *, memory_bytes: int, allows_unix_sockets: bool) -> Protection:
+def enter(
+    readable: Iterable[str],
+    *,
+    memory_bytes: int,
+    allows_unix_sockets: bool,
+    writable: Iterable[str] = (),
+    allows_network: bool = False,
+) -> Protection:
     """Confine this process permanently: read only `readable` (files, folders), the system and Python; no network.
 
-    `allows_unix_sockets` leaves socket(AF_UNIX) usable, for a process that has yet to connect to its parent. To be
-    called in the only thread: Landlock binds the calling thread and those it starts. Paths that do not exist are
-    passed over. Raises SubtitledError where the kernel has a layer and refuses it.
+    `allows_unix_sockets` leaves socket(AF_UNIX) usable, for a process that has yet to connect to its parent. The folders
+    `writable` may be changed. `allows_network` leaves all sockets usable, for a process that downloads. To be called in the
+    only thread: Landlock binds the calling thread and those it starts. Paths that do not exist are passed over. Raises
+    SubtitledError where the kernel has a layer and refuses it.
     """
     if memory_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -114,11 +122,12 @@ def enter(readable: Iterable[str], *, memory_bytes: int, allows_unix_sockets: bo
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     version = landlock_version()
     if version:
-        _restrict_files([*readable, *_interpreter_paths(), *SYSTEM_PATHS, *_SYSTEM_FILES], version)
+        paths = [*readable, *_interpreter_paths(), *SYSTEM_PATHS, *_SYSTEM_FILES]
+        _restrict_files(paths, writable, version, allows_network=allows_network)
     return Protection(
         memory_bytes=memory_bytes,
         landlock=version,
-        has_seccomp=_filter_calls(allows_unix_sockets=allows_unix_sockets),
+        has_seccomp=_filter_calls(allows_unix_sockets=allows_unix_sockets, allows_network=allows_network),
     )
 
 
@@ -131,29 +140,34 @@ def _interpreter_paths() -> list[str]:
     return [str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix, *sys.path) if path]
 
 
-def _restrict_files(paths: Iterable[str], version: int) -> None:
+def _restrict_files(
+    paths: Iterable[str], writable: Iterable[str], version: int, *, allows_network: bool
+) -> None:
     handled = _FS_RIGHTS.get(version, _FS_RIGHTS[5])
+    is_network_denied = version >= 4 and not allows_network
     attributes = struct.pack(
-        "=QQQ", handled, _NET_RIGHTS if version >= 4 else 0, _SCOPES if version >= 6 else 0
+        "=QQQ", handled, _NET_RIGHTS if is_network_denied else 0, _SCOPES if version >= 6 else 0
     )
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _check(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0), "landlock_create_ruleset")
     try:
         for path in paths:
-            _allow_reading(ruleset, path)
+            _allow(ruleset, path, _READ_FILE | _EXECUTE | _READ_DIR)
+        for path in writable:
+            _allow(ruleset, path, handled & ~_EXECUTE)
         _check(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        is_folder = Path(path).is_dir()
-        rights = _READ_FILE | _EXECUTE | (_READ_DIR if is_folder else 0)
+        if not Path(path).is_dir():
+            rights &= ~_READ_DIR
         rule = struct.pack("=Qi", rights, descriptor)
         _check(
             _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0),
@@ -163,7 +177,7 @@ def _allow_reading(ruleset: int, path: str) -> None:
         os.close(descriptor)
 
 
-def _filter_calls(*, allows_unix_sockets: bool) -> bool:
+def _filter_calls(*, allows_unix_sockets: bool, allows_network: bool = False) -> bool:
     machine = platform.machine()
     if machine not in _AUDIT_ARCH:
         return False
@@ -179,7 +193,9 @@ def _filter_calls(*, allows_unix_sockets: bool) -> bool:
         program += [(_BPF_JUMP_SET, 0, 1, _X32_BIT), deny]
     for numbers in _DENIED.values():
         program += [(_BPF_JUMP_EQUAL, 0, 1, numbers[place]), deny]
-    if allows_unix_sockets:
+    if allows_network:
+        pass
+    elif allows_unix_sockets:
         # Past the check of the family, or over it: the number is no longer loaded, so this comes last.
         program += [
             (_BPF_JUMP_EQUAL, 0, 3, _SOCKET[place]),

@@ -67,6 +67,12 @@ async def upload(request: Request) -> Response:
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
+async def submit_url(request: Request) -> Response:
+    """Accept the address of a file, with the options of the upload form."""
+    job = await jobs.submit_url(request)
+    return RedirectResponse(f"/jobs/{job}", 303)
+
+
 def redirect_back(request: Request) -> Response:
     """Redirect to the page that sent the form; AuthMiddleware has checked that it is one of the gateway's."""
     cache: StatusCache = request.app.state.status_cache

@@ -113,6 +113,7 @@ async def show(request: Request) -> Response:
         flags=get_args(Flag),
         formats=snapshot.welcome.formats,
         max_bytes=min(limits),
+        url_hosts=snapshot.welcome.url_hosts,
         is_page=True,
         **context,
     )

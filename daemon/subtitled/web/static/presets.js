@@ -20,11 +20,11 @@ const store = (value) => {
     // Without storage the options are those of this visit.
   }
 };
-const fields = () => [...new FormData(form)].filter(([, value]) => typeof value === "string");
+const fields = () => [...new FormData(form)].filter(([name, value]) => typeof value === "string" && name !== "url");
 
 /** Set the fields of the form; unknown names and values are left out. */
 function apply(values) {
-  for (const field of form.querySelectorAll("select[name], input[name]:not([type=file])")) {
+  for (const field of form.querySelectorAll("select[name], input[name]:not([type=file], [type=url])")) {
     const own = values.filter(([name]) => name === field.name).map(([, value]) => value);
     if (field.type === "checkbox") field.checked = own.includes(field.value);
     else if (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === own[0])) field.value = own[0] ?? "";

@@ -26,7 +26,12 @@ chooser.addEventListener("change", () => {
   add([...chooser.files]);
   chooser.value = "";
 });
-form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("submit", (event) => {
+  if (event.submitter?.id === "submit-url") return;
+  event.preventDefault();
+  // Enter in the field presses the form's first button.
+  if (document.activeElement?.id === "url") form.requestSubmit(document.getElementById("submit-url"));
+});
 
 const dropHint = document.getElementById("drop");
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -53,7 +58,7 @@ addEventListener("beforeunload", (event) => {
 function add(files) {
   const options = new URLSearchParams();
   for (const [name, value] of new FormData(form)) {
-    if (typeof value === "string" && value) options.append(name, value);
+    if (typeof value === "string" && value && name !== "url") options.append(name, value);
   }
   const maxBytes = Number(form.dataset.maxBytes);
   for (const file of files) {

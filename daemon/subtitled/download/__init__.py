@@ -1,0 +1,1 @@
+"""Downloads of media from the addresses that clients submit."""
