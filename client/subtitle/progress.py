@@ -31,10 +31,13 @@ class Progress(Struct, frozen=True, kw_only=True):
     segments_done: int = 0
     segments_total: int = 0
     """Segments found so far; all of them once the audio has been read to its end."""
+    sentences_done: int = 0
+    sentences_total: int = 0
+    """Sentences to be translated, of all languages."""
 
     @property
     def fraction(self) -> float:
-        """The finished part of the current stage, 0 to 1: of the bytes, then of the segments.
+        """The finished part of the current stage, 0 to 1: of the bytes, then of the segments, then of the sentences.
 
         0 while the whole is unknown; 1 when the job is done.
         """
@@ -43,6 +46,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         part, whole = self.segments_done, self.segments_total if self.audio_ms else 0
         if self.state == "hashing":
             part, whole = self.hashed_bytes, self.size_bytes
+        elif self.state == "translating":
+            part, whole = self.sentences_done, self.sentences_total
         elif self.state == "receiving":
             part, whole = self.uploaded_bytes, self.size_bytes
         return min(part / whole, 1.0) if whole else 0.0
@@ -61,6 +66,8 @@ def progress_of(job: JobFacts) -> Progress:
         audio_ms=job.audio_ms,
         segments_done=sum(job.segments.get(state, 0) for state in ("done", "skipped")),
         segments_total=sum(job.segments.values()),
+        sentences_done=sum(one.done for one in job.translations),
+        sentences_total=sum(one.sentences for one in job.translations),
     )
 
 

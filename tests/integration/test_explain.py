@@ -88,6 +88,14 @@ def test_outputs_that_would_be_written_are_named(root: Path) -> None:
     assert explained(root, "talk.mp4").outputs == (str(root / "out/talk.LANGUAGE.srt"),)
 
 
+def test_translations_are_named_with_their_model_or_why_there_is_none(root: Path) -> None:
+    (root / "in" / "talk.mp4").touch()
+    found = explained(root, "talk.mp4", language="en", translate_to=("ja",))
+    assert [Path(path).name for path in found.outputs] == ["talk.en.srt", "talk.ja.srt"]
+    assert found.translations[0].startswith('ja: no model translates to "ja"')
+    assert found.translations[0] in as_text(found)
+
+
 def test_name_of_another_file_is_not_used(root: Path) -> None:
     (root / "in" / "talk.mp4").touch()
     (root / "in" / "talk.en.srt").write_bytes(b"mine")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from subtitled.core import events as ev
 from subtitled.core.model_placement import ModelSpec
-from subtitled.core.protocol import EngineSettings
-from subtitled.core.records import Role
+from subtitled.core.protocol import EndpointSettings, EngineSettings
+from subtitled.core.records import Role, TextPlan
+from subtitled.core.translation import TranslationRequest
 from subtitled.observability.metrics import Metrics, ModelGauges
 from subtitled.observability.monitor import STUCK_S, BusyMeter, Monitor, WaitMeter
 from unit.broker_bench import Bench, bench
@@ -129,6 +130,28 @@ def test_daemon_with_waiting_segments_and_no_finished_lease_is_not_ready() -> No
     assert (monitored.value("subtitled_queue_audio_seconds") or 0) > 0
     monitored.monitor.answered("gpu0", 31.0)
     assert monitored.update(after_s=1) == ""
+
+
+def test_text_that_waits_for_an_endpoint_leaves_the_daemon_ready() -> None:
+    endpoint = EndpointSettings(url="http://localhost/v1", model="m")
+    llm = ModelSpec(
+        name="llm", engine=EngineSettings(kind="openai", endpoint=endpoint), endpoint_slot="endpoint-llm"
+    )
+    b = Bench((ModelSpec(), llm), silence_s=1e6)
+    for slot in ("p0", "gpu0"):
+        b.worker(slot)
+    monitored = MonitoredBroker(b)
+    b.submit(translate_to=("ja",))
+    b.read(0)
+    b.reply_to_all()
+    b.handle(ev.Written("a", b"a"))
+    request = TranslationRequest(source="de", target="ja", sentences=("x",))
+    text = TextPlan(model="llm", request=request, keys=("x",))
+    b.handle(ev.TranslationsPlanned(job="a", number=1, texts=(text,)))
+    monitored.update()
+    assert monitored.update(after_s=10_000) == ""
+    assert monitored.value("subtitled_ready_segments") == 1
+    assert monitored.value("subtitled_waiting_sentences") == 1
 
 
 def test_stuck_loop_is_neither_alive_nor_ready() -> None:

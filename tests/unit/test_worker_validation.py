@@ -12,6 +12,7 @@ from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import DecisionKind, DecodingDecision, Phrase, Word
+from subtitled.core.translation import SentenceTranslation
 from subtitled.version import VERSION
 from subtitled.workers.validation import MAX_CAUSE, checked
 
@@ -217,3 +218,13 @@ def test_a_reason_is_cut_to_one_line(kind: type[Any]) -> None:
     message: Any = received(kind(cause="out\nof\x1b[31m memory " + "x" * 15_000_000, **fields))
     assert message.cause.startswith("out of [31m memory xx")
     assert len(message.cause) == MAX_CAUSE
+
+
+def test_translation_has_no_line_breaks() -> None:
+    """A blank line would end a cue of an SRT file, and a made-up one could follow."""
+    sentence = SentenceTranslation(text="one\n\n2\n00:00:01,000 --> 00:00:02,000\ntwo\x1b[0m")
+    result = pr.TextResult(key=SegmentKey("a", 1), sentences=(sentence,), engine="x\n", version="y")
+    message = received(pr.Translated(lease=1, results=(result,)))
+    assert isinstance(message, pr.Translated)
+    assert message.results[0].sentences[0].text == "one  2 00:00:01,000 --> 00:00:02,000 two [0m"
+    assert message.results[0].engine == "x "

@@ -138,10 +138,14 @@ class ModelPlacement:
         """Return the names of the models of the endpoint that a slot's worker uses."""
         return [spec.name for spec in self.specs.values() if spec.endpoint_slot == slot]
 
+    def is_endpoint(self, name: str) -> bool:
+        """Return whether a model is behind an endpoint."""
+        spec = self.specs.get(name)
+        return spec is not None and bool(spec.endpoint_slot)
+
     def _role(self, name: str) -> Role:
         """Return the role of the workers that may hold a model."""
-        spec = self.specs.get(name)
-        return Role.TRANSLATE if spec is not None and spec.endpoint_slot else Role.TRANSCRIBE
+        return Role.TRANSLATE if self.is_endpoint(name) else Role.TRANSCRIBE
 
     # -- results ---------------------------------------------------------------------------------------------
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitle.tables import damage_line, span_line
 from subtitled.config import schema
-from subtitled.config.model_choice import configured_models
+from subtitled.config.model_choice import (
+    ConfiguredModel,
+    ModelChoiceError,
+    choose_translator,
+    configured_models,
+)
 from subtitled.core.protocol import Media
 from subtitled.core.records import Options
 from subtitled.core.states import JobState
@@ -66,6 +72,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """The inbox that contains it."""
     model: str = ""
     """The model that would decode it, and why, if it is not the default."""
+    translations: tuple[str, ...] = ()
+    """The languages that it would be translated to, and by which models."""
     job: str = ""
     """The earlier job of the same file."""
     job_state: str = ""
@@ -108,8 +116,10 @@ def explain(path: str, configuration: schema.Config) -> Explanation:
             inbox=printable(inbox.path),
             **facts,
         )
-    options = inbox_options(inbox, configured_models(configuration))
-    return _explain_media(found, inbox, options, result.cause, database)
+    models = configured_models(configuration)
+    options = inbox_options(inbox, models)
+    explanation = _explain_media(found, inbox, options, result.cause, database)
+    return replace(explanation, translations=tuple(_translations(options, models)))
 
 
 def as_text(found: Explanation) -> str:
@@ -118,6 +128,7 @@ def as_text(found: Explanation) -> str:
         ("inbox", found.inbox or "none"),
         ("accepted", f"{'yes' if found.is_accepted else 'no'}: {found.cause}"),
         ("model", found.model),
+        *(("translate", text) for text in found.translations),
         ("job", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
         *(("missing", span) for span in found.missing),
         *(("unheard", span) for span in found.unheard),
@@ -176,6 +187,17 @@ def _explain_media(
     )
 
 
+def _translations(options: Options, models: Sequence[ConfiguredModel]) -> Iterator[str]:
+    """Yield each language that a file would be translated to, with the model."""
+    source = None if options.language in {"auto", "multi"} else options.language
+    for target in options.translate_to:
+        try:
+            model = choose_translator(models, wanted=options.translate_model, source=source, target=target)
+            yield f"{target} by {model.name}"
+        except ModelChoiceError as error:
+            yield f"{target}: {error}"
+
+
 def _contents(path: str) -> tuple[MediaTracks, str]:
     """Return the tracks of a file, and why they cannot be read."""
     try:
@@ -188,10 +210,10 @@ def _outputs(path: str, options: Options, history: _JobHistory) -> Iterable[Path
     language = language_of(options.language, options.task) or UNKNOWN
     folder = output_folder(os.fsdecode(options.inbox), path, os.fsdecode(options.output))
     is_writable = partial(history.is_writable, os.fsencode(path))
-    languages = (language, ENGLISH) if options.is_translated_too and language != ENGLISH else (language,)
+    languages = [language, *([ENGLISH] if options.is_translated_too else []), *options.translate_to]
     return [
         output
-        for name in languages
+        for name in dict.fromkeys(languages)
         for output in output_paths(
             folder, path, name, options.formats, is_writable, flags=options.flags
         ).values()

@@ -115,7 +115,13 @@ class Monitor:
         self._due = now + UPDATE_S
         workers = list(broker.worker_table.workers.values())
         self._set_gauges(broker, workers, now)
-        ready, leases = len(broker.lease_dispatch.ready), broker.lease_dispatch.leases.values()
+        # Text that waits for an endpoint is none of this daemon's faults, and holds up no transcript.
+        ready = sum(
+            count
+            for name, count in broker.lease_dispatch.ready.waiting().items()
+            if not broker.placement.is_endpoint(name)
+        )
+        leases = broker.lease_dispatch.leases.values()
         if not ready and not leases:
             self._progress_at = now
         transcribers = [worker for worker in workers if worker.role is Role.TRANSCRIBE]

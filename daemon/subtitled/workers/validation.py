@@ -50,6 +50,8 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
     match message:
         case be.SegmentsTranscribed(items=items) | be.Transcribed(items=items) if is_remote:
             return replace(message, items=tuple(map(_checked_item, items)))
+        case be.Translated(results=results):
+            return replace(message, results=tuple(map(_printable_result, results)))
         case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
             if window != be.WINDOW_SAMPLES:
                 raise ProtocolError(
@@ -91,9 +93,24 @@ def check_result(result: be.SegmentResult) -> None:
         raise ProtocolError("BAD_FORMAT", "unknown cause of a decoding decision")
 
 
+def _printable_result(result: be.TextResult) -> be.TextResult:
+    """Return translations without line breaks and control characters, which would end a cue of a subtitle file."""
+    sentences = tuple(
+        replace(one, text=_printable(one.text), problem=one_line(one.problem), warning=one_line(one.warning))
+        for one in result.sentences
+    )
+    return replace(
+        result, sentences=sentences, engine=one_line(result.engine), version=one_line(result.version)
+    )
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def one_line(cause: str) -> str:
     """Return a reason without line breaks and control characters, at most MAX_CAUSE characters."""
-    return "".join(c if c.isprintable() else " " for c in cause[:MAX_CAUSE])
+    return _printable(cause[:MAX_CAUSE])
 
 
 def _check_languages(languages: Iterable[str]) -> None:
