@@ -54,6 +54,24 @@ def test_a_file_in_two_languages_has_the_language_before_its_suffix(tmp_path: Pa
     assert paths == {"srt": tmp_path / "talk.bilingual.zh-TW.sdh.srt"}
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("talk.en.srt", "talk.zh-TW.srt"),
+        ("talk.pt-BR.sdh.vtt", "talk.zh-TW.srt"),
+        ("talk.srt", "talk.zh-TW.srt"),
+        ("part.two.srt", "part.two.zh-TW.srt"),
+        ("en.srt", "en.zh-TW.srt"),
+        ("talk.en.mp4", "talk.en.zh-TW.srt"),
+    ],
+)
+def test_the_language_of_a_subtitle_file_is_not_part_of_its_translation_s_name(
+    tmp_path: Path, source: str, name: str
+) -> None:
+    paths = output_paths(tmp_path, source, "zh-TW", ("srt",), is_free)
+    assert paths == {"srt": tmp_path / name}
+
+
 def test_sources_with_the_same_stem_keep_their_suffix(tmp_path: Path) -> None:
     names = []
     for source in ("talk.mp4", "talk.mp3", "talk.mp3", "talk.mp3"):

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from httpx2 import Client
 
 from chat_endpoint import ChatEndpoint, translation_of
 from daemon import Daemon, InboxFolder, eventually
+from gateway_process import GatewayProcess
 from media import speech, write_sound
 from subtitle import ServerError
 from subtitle.messages import EditedCue
@@ -155,3 +157,36 @@ def test_an_endpoint_that_fails_leaves_the_transcript_and_names_the_reason(
     )
     assert (retried.returncode, retried.stderr) == (0, "")
     assert "這是" in (daemon.folder / "retried.srt").read_text("utf-8")
+
+
+def test_a_subtitle_file_is_translated_beside_it(daemon: Daemon) -> None:
+    """Its name has its language, which the text does not show."""
+    file = daemon.folder / "film.fr.srt"
+    file.write_text("1\n00:00:01,000 --> 00:00:03,000\n- Hop!\n- 42 ?\n", "utf-8")
+    done = command(daemon, "translate", str(file), "--to", "zh-TW", "--bilingual")
+    assert done.returncode == 0, done.stderr
+    assert [Path(path).name for path in done.stdout.split()] == [
+        "film.zh-TW.srt",
+        "film.bilingual.zh-TW.srt",
+    ]
+    text = (daemon.folder / "film.zh-TW.srt").read_text("utf-8")
+    assert text == "1\n00:00:01,000 --> 00:00:03,000\n- 這是好。\n- 42 ?\n"
+    (facts,) = [one for one in daemon.client.list() if one.source == "film.fr.srt"]
+    assert facts.language == "fr"
+
+
+def test_translations_over_http_and_on_the_page(daemon: Daemon, job: str, tmp_path: Path) -> None:
+    with GatewayProcess(daemon, tmp_path) as gateway, Client(base_url=gateway.url, timeout=60) as http:
+        answer = http.post(f"/api/jobs/{job}/translate", params={"to": "zh-TW, zh-CN"})
+        assert answer.status_code == 200
+        assert {one["language"] for one in answer.json()["translations"]} >= {"zh-TW", "zh-CN"}
+        eventually(lambda: daemon.client.status(job).state == "done", "the translation is done")
+        result = http.get(f"/api/jobs/{job}/result", params={"language": "zh-CN", "is_bilingual": "true"})
+        assert "talk.bilingual.zh-CN.srt" in result.headers["content-disposition"]
+        assert "这是" in result.text or "這是" in result.text  # without OpenCC
+        page = http.get(f"/jobs/{job}").text
+        assert f"/api/jobs/{job}/result?format=srt&amp;language=zh-CN" in page
+        posted = http.post(f"/jobs/{job}/translate", data={"to": "klingon"}, headers={"Origin": gateway.url})
+        assert posted.status_code == 400
+        assert "klingon" in posted.text
+        assert http.post(f"/api/jobs/{job}/translate", params={"is_retry": "maybe"}).status_code == 400

@@ -29,7 +29,7 @@ from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.eta import QueueSnapshot, SpeedMeter, estimate
 from subtitle.media_source import media_files
 from subtitle.messages import Flag, JobFacts, JobOptions, Task
-from subtitle.output_files import save_in
+from subtitle.output_files import safe_name, save_in
 from subtitle.progress import ENDED, Progress, progress_of, tasks_of
 from subtitle.requests import OnProgress
 
@@ -289,6 +289,10 @@ class SubmitRun:
                         self._options.flags,
                         is_bilingual=is_bilingual,
                     )
+                    if (
+                        not self._has_transcript
+                    ):  # the server knows which part of the source's name is its language
+                        name = safe_name(answer.name, fmt)
                     path = save_in(folder, name, body, is_forced=is_forced)
                     if path not in saved:  # the translation of English is the same file
                         saved.append(path)
@@ -380,7 +384,7 @@ def untranslated_text(facts: JobFacts) -> str:
 
 def _speed(facts: JobFacts) -> str:
     """Return the duration and speed of a job in words."""
-    if not facts.started_ms or not facts.ended_ms or facts.ended_ms <= facts.started_ms:
+    if not facts.audio_ms or not facts.started_ms or not facts.ended_ms or facts.ended_ms <= facts.started_ms:
         return ""
     from subtitle.progress_bars import clock
 

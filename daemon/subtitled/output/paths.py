@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -10,7 +11,7 @@ from subtitle.messages import Flag
 from subtitled.config.schema import BESIDE
 from subtitled.errors import SpoolError
 from subtitled.files.atomic_files import fitted, move_whole, printable, write_whole
-from subtitled.languages import iso_639
+from subtitled.languages import code_of, iso_639
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ERROR_SUFFIX = ".error.txt"
 
+_SUBTITLE_SUFFIXES = frozenset({".srt", ".vtt"})
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_]\w+)?")
 FLAGS = get_args(Flag)
 """Flags in a file name, in this order after the language; Jellyfin, Plex and Emby read them."""
 
@@ -51,9 +54,8 @@ def output_paths(
     """
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
     longest = max(endings.values(), key=len, default="")
-    for base in _bases(
-        Path(source).name, language_tag(language, is_bilingual=is_bilingual) + flag_tag(flags), longest
-    ):
+    tag = language_tag(language, is_bilingual=is_bilingual) + flag_tag(flags)
+    for base in _bases(_without_language(Path(source).name), tag, longest):
         paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
         if all(is_mine(path) for path in paths.values()):
             return paths
@@ -101,6 +103,19 @@ def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
         "\n"
         f"What to do: {remedy}\n"
     )
+
+
+def _without_language(name: str) -> str:
+    """Return the name of a source; of a subtitle file without the language before its suffix: `talk.srt` for `talk.en.srt`."""
+    path = Path(name)
+    marks = path.stem.split(".")
+    if path.suffix.lower() not in _SUBTITLE_SUFFIXES:
+        return name
+    while len(marks) > 1 and marks[-1] in FLAGS:
+        marks.pop()
+    if len(marks) > 1 and _LANGUAGE.fullmatch(marks[-1]) and code_of(marks[-1]):
+        marks.pop()
+    return ".".join(marks) + path.suffix
 
 
 def _bases(name: str, tag: str, longest: str) -> Iterable[str]:
