@@ -164,7 +164,7 @@ def test_a_failed_file_shows_its_reason_and_can_be_retried(
         assert "is not media that FFmpeg can read" in row.text
         job = (row.attribute("id") or "").removeprefix("failed-")
         eventually(lambda: daemon.is_closed(job), "the failed job is closed")
-        browser.click(f"#failed-{job} button")
+        browser.click(f"#failed-{job} form[action$=retry] button")
         eventually(
             lambda: any(step.event == "retry" for step in daemon.client.status(job).history),
             "the job is retried",
@@ -208,6 +208,67 @@ def test_several_files_are_selected_downloaded_and_deleted(
 SHIFT_CLICK = """
 document.querySelector(arguments[0]).dispatchEvent(new MouseEvent('click', {shiftKey: true, bubbles: true, cancelable: true}));
 """
+
+
+def test_the_queue_is_reordered_by_keyboard_and_by_dragging_and_upload_options_are_remembered(
+    browse: Any, daemon: Daemon, gateway: GatewayProcess
+) -> None:
+    daemon.client.operate(is_held=True)
+    try:
+        with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+            names = [f"queued-{number}.wav" for number in range(3)]
+            jobs = [
+                http.post("/api/jobs", params={"name": name}, content=name.encode()).json()["id"]
+                for name in names
+            ]
+        first, second, third = jobs
+
+        def order() -> list[str]:
+            return [job.id for job in daemon.client.list(("queued",), name="queued-", sort="queue")]
+
+        with browse() as browser:
+            browser.open("/?state=running&name=queued-")
+            browser.wait_for(f"#job-{first}", "waiting (1st)")
+            browser.script(f"document.querySelector('#job-{third} .move').focus()")
+            browser.press(Key.UP)
+            eventually(lambda: order() == [first, third, second], "the last file is moved up")
+            browser.wait_for(f"#job-{third}", "waiting (2nd)")
+            browser.script(DRAG, f"#job-{first}", f"#job-{second}")
+            eventually(lambda: order() == [third, second, first], "the first file is dragged to the end")
+            browser.wait_for(f"#job-{first}", "waiting (3rd)")
+            browser.script(OPEN_OPTIONS)
+            browser.script(SET_FIELD, "#upload-form [name=language]", "ja")
+            browser.script("window.prompt = () => 'Anime'")
+            browser.click("#preset-save")
+            browser.script(SET_FIELD, "#upload-form [name=language]", "en")
+            browser.open("/")
+            browser.until(
+                lambda: browser.script(VALUE, "#upload-form [name=language]") == "en", "the last option"
+            )
+            browser.script(SET_FIELD, "#preset", "Anime")
+            assert browser.script(VALUE, "#upload-form [name=language]") == "ja"
+    finally:
+        daemon.client.operate(is_held=False)
+    eventually(lambda: not daemon.client.list(("queued", "preparing")), "the queue is empty")
+
+
+DRAG = """
+const [row, target] = [...arguments].map((css) => document.querySelector(css));
+const dataTransfer = new DataTransfer();
+const { bottom } = target.getBoundingClientRect();
+const fire = (one, type) => one.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer, clientY: bottom - 1 }));
+fire(row, "dragstart");
+fire(target, "dragover");
+fire(target, "drop");
+fire(row, "dragend");
+"""
+OPEN_OPTIONS = "document.querySelector('#upload details').open = true"
+SET_FIELD = """
+const field = document.querySelector(arguments[0]);
+field.value = arguments[1];
+field.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+VALUE = "return document.querySelector(arguments[0]).value"
 
 
 def test_a_file_name_with_a_script_is_shown_as_text(browse: Any, done: JobFacts) -> None:

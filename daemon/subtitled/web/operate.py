@@ -72,6 +72,8 @@ def _setting(key: str, value: float, t: Translator) -> str:
     """Return a setting's value with its unit, by the end of its name."""
     if key.endswith("_mb"):
         return t.size(value * 2**20)
+    if key.endswith("_s") and value % 86_400 == 0:
+        return t("unit.days", n=int(value) // 86_400)
     if key.endswith("_s"):
         return t.duration(value * 1000)
     if key.endswith("_days"):
