@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from msgspec.structs import replace
 
 from subtitle.messages import EditedCue
 from subtitled.core.transcription import Word
+from subtitled.cues import edits
 from subtitled.cues.cue_diff import cue_changes
 from subtitled.cues.edits import MAX_CUES, parse_cues, share_times, with_edited_cues
 from subtitled.cues.layout import Cue
@@ -340,3 +343,37 @@ def test_the_changes_lead_from_one_version_to_the_other(
             text = "".join(part.text for part in one.parts if part.kind in kinds)
             if whole is not None:
                 assert text.split() == " ".join(whole.lines).split()
+
+
+def test_words_of_a_long_edit_are_compared_in_parts_and_keep_their_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Every cue has a word that is new, and one cue is split: no cue is as before.
+    phrases = [timed(f"word{at} is number {at}.", 3000 * at) for at in range(60)]
+    before = [Cue(3000 * at, 3000 * at + 2000, (phrase.text,)) for at, phrase in enumerate(phrases)]
+    edited = [
+        EditedCue(start_ms=cue.start_ms, end_ms=cue.end_ms, lines=(f"new {cue.lines[0]}",)) for cue in before
+    ]
+    edited[30:31] = [
+        EditedCue(start_ms=90_000, end_ms=90_900, lines=("new word30 is",)),
+        EditedCue(start_ms=90_900, end_ms=92_000, lines=("number 30.",)),
+    ]
+    compared: list[int] = []
+    match = edits._match_words
+
+    def counted(old: Any, new: Any, found: Any) -> None:
+        compared.append(sum(map(len, old)) * sum(map(len, new)))
+        match(old, new, found)
+
+    monkeypatch.setattr(edits, "_match_words", counted)
+    monkeypatch.setattr(edits, "_MAX_PAIRS", 400)
+    result = with_edited_cues(replace(transcript(*phrases), cues=tuple(before)), edited, EDIT)
+    assert len(compared) > 10
+    assert max(compared) <= 400
+    times = {
+        word.text.strip(): word.start_ms
+        for segment in result.segments
+        for one in segment.phrases
+        for word in one.words
+    }
+    assert [times[f"word{at}"] for at in range(60)] == [3000 * at for at in range(60)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from subtitled.core.actions import StoredTranslation
 from subtitled.cues.phrases import MediaPhrase
 from subtitled.cues.render import read_json, render
 from subtitled.cues.transcript import SegmentTranscript, Transcript
+from subtitled.http.player import CuesResponse, cues_json
 from subtitled.translation.document import NOT_TRANSLATED, with_translation
 from subtitled.translation.sentences import sentences_of
 
@@ -73,6 +75,18 @@ def test_the_files_contain_translations_and_originals_where_there_are_none() -> 
     assert made.output_language == "zh-TW"
     both = with_translation(source, sentences_of(source), {0: stored("晚安。")}, "zh-TW", is_bilingual=True)
     assert [cue.lines for cue in both.cues] == [("晚安。", "Good evening."), ("I was here.",)]
+
+
+def test_a_player_gets_the_cues_of_a_translation_without_uncertain_words() -> None:
+    source = transcript("en", "Good evening.", "I was here.")
+    made = with_translation(source, sentences_of(source), {0: stored("晚安。")}, "zh-TW")
+    shown = msgspec.json.decode(cues_json(render("json", made), 0), type=CuesResponse)
+    assert shown.language == "zh-TW"
+    assert [(cue.lines, cue.confidence) for cue in shown.cues] == [
+        (("晚安。",), 1.0),
+        (("I was here.",), 1.0),
+    ]
+    assert ["".join(word.text for word in cue.words) for cue in shown.cues] == ["晚安。", "I was here."]
 
 
 def test_chinese_in_other_characters_needs_no_model() -> None:

@@ -225,6 +225,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 {200: _json("CuesResponse")},
                 job,
                 _query("task", _TASKS, _TASK),
+                _query("language", {"type": "string", "maxLength": 64}, "The translation into this language"),
                 _query("version", _VERSION, "A saved version; 0: the model's; default: the newest"),
                 _json_query("layout", "LayoutOptions", _LAYOUT),
                 errors=(400, 404, 409, 429),

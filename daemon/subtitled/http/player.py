@@ -118,9 +118,16 @@ def routes() -> list[Route]:
 async def _cues(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
-    facts, content = await gateway.subtitles(request.path_params["job"], "json", layout, task, version)
+    facts, content = await gateway.subtitles(
+        request.path_params["job"],
+        "json",
+        layout,
+        task,
+        version,
+        language=request.query_params.get("language", "")[:64],
+    )
     # In a thread: a long file takes a second.
-    body = await asyncio.to_thread(_cues_json, content, facts.version)
+    body = await asyncio.to_thread(cues_json, content, facts.version)
     return Response(body, media_type="application/json")
 
 
@@ -278,10 +285,14 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterat
             yield chunk
 
 
-def _cues_json(content: bytes, version: int) -> bytes:
+def cues_json(content: bytes, version: int) -> bytes:
+    """Return a CuesResponse in JSON for a job's result in JSON."""
     transcript = read_json(content)
     edit = transcript.edit
     phrases = (phrase for segment in transcript.segments for phrase in segment.phrases)
+    cues = align_words(transcript.cues, phrases)
+    if transcript.translation is not None:  # its words have no probabilities
+        cues = tuple(msgspec.structs.replace(cue, confidence=1.0) for cue in cues)
     return msgspec.json.encode(
         CuesResponse(
             language=transcript.output_language or UNDETERMINED,
@@ -290,7 +301,7 @@ def _cues_json(content: bytes, version: int) -> bytes:
             is_partial=bool(transcript.missing),
             limits=transcript.limits or NO_LIMITS,
             fast_cues=transcript.fast_cues,
-            cues=align_words(transcript.cues, phrases),
+            cues=cues,
             missing=transcript.missing,
             unheard=transcript.unheard,
             damaged=transcript.damaged,

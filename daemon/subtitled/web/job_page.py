@@ -94,11 +94,18 @@ async def show(request: Request) -> Response:
 
 
 def _tracks(request: Request, job: JobFacts) -> list[dict[str, str]]:
-    """Return the subtitles of a job that the player shows: the parameter `task` of their requests, and a name."""
+    """Return the subtitles that the player shows, by the parameters `task` and `language` of their requests, with a name."""
     t = Translator(language_of(request))
     # The translation of English is the transcript itself.
     tasks = tasks_of(job)[:1] if job.language == "en" else tasks_of(job)
-    return [{"task": task or "", "label": t.lookup("task", task or "transcribe")} for task in tasks]
+    transcripts = [
+        {"task": task or "", "language": "", "label": t.lookup("task", task or "transcribe")}
+        for task in tasks
+    ]
+    return transcripts + [
+        {"task": "", "language": one.language, "label": t.target_name(one.language)}
+        for one in job.translations
+    ]
 
 
 async def show_live(request: Request) -> Response:

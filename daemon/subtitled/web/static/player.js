@@ -218,6 +218,8 @@ export function startPlayer() {
   });
   byId("track")?.addEventListener("change", ({ target }) => {
     track = tracks[target.value];
+    // A translation follows the transcript, which is what is edited.
+    if (byId("edit")) byId("edit").hidden = byId("edit").disabled = Boolean(track.language);
     layout.start().catch(showFailure);
   });
   byId("second")?.addEventListener("change", async ({ target }) => {

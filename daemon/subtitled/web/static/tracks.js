@@ -1,9 +1,9 @@
-// The subtitles of a job that the player shows and edits: those of its only task, or of each of two.
+// The subtitles of a job that the player shows: those of its only task or of each of two, which can be edited, and translations.
 import { errorText } from "./messages.js";
 
 /** Return the query of requests for a track. */
-export function trackQuery({ task }, parameters = {}) {
-  const query = new URLSearchParams({ ...(task && { task }), ...parameters });
+export function trackQuery({ task, language }, parameters = {}) {
+  const query = new URLSearchParams({ ...(task && { task }), ...(language && { language }), ...parameters });
   return query.size ? `?${query}` : "";
 }
 
@@ -22,5 +22,5 @@ export function backupKey(job, { task }) {
 
 /** Return whether this browser has an edit that the server may lack. */
 export function hasUnsavedEdit(job, track) {
-  return localStorage.getItem(backupKey(job, track)) !== null;
+  return !track.language && localStorage.getItem(backupKey(job, track)) !== null;
 }
