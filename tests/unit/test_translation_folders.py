@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import ctranslate2
@@ -185,12 +186,17 @@ class Watched:
         self.batches: list[int] = []
 
     def translate_batch(self, source: list[list[str]], **options: Any) -> Any:
-        """Translate, or raise as CTranslate2 does if the memory is short."""
+        """Translate; the results raise as those of CTranslate2 do if the memory is short."""
         self.batches.append(len(source))
         if len(source) > self.room:
-            raise RuntimeError("CUDA failed with error out of memory")
+            return [SimpleNamespace(result=out_of_memory) for _ in source]
         self.asked += source
         return self.model.translate_batch(source, **options)
+
+
+def out_of_memory() -> None:
+    """Raise what CTranslate2 raises."""
+    raise RuntimeError("CUDA failed with error out of memory")
 
 
 def test_batches_hold_sentences_of_several_requests_and_shrink_when_memory_runs_out(

@@ -134,7 +134,7 @@ def _is_in_script(source: str, text: str, request: TranslationRequest) -> bool:
     for word in _WORD.findall(text):
         is_kept = word.casefold() in kept
         for char in word:
-            name = unicodedata.name(char, "?").split()[0]
+            name = _alphabet_of(char)
             han += name == "CJK"
             kana += name in {"HIRAGANA", "KATAKANA"}
             hangul += name == "HANGUL"
@@ -152,6 +152,12 @@ def _is_in_script(source: str, text: str, request: TranslationRequest) -> bool:
         case _:
             is_right_kind = True
     return is_right_kind and other <= own
+
+
+@lru_cache(8192)
+def _alphabet_of(char: str) -> str:
+    """Return the first word of a letter's Unicode name."""
+    return unicodedata.name(char, "?").split()[0]
 
 
 @lru_cache

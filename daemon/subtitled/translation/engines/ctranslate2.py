@@ -8,9 +8,10 @@ sentence is translated again.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 RUNS_TO_GROW = 50
 """Batches without trouble after which one twice as large is tried, where memory had run out."""
+MAX_RUNNING = 2
+"""Batches that are started at once: one runs while the texts of the other are made."""
 MAX_TOKENS = 256
 """Of one translation: CTranslate2's default. The same for each batch, so that a result does not depend on its neighbours."""
 
@@ -190,12 +193,17 @@ class CTranslate2Engine:
                 return _Job([*([target] if target else []), *self._tokenizer.encode(text), *self._end], [])
 
     def _run(self, jobs: Iterable[_Job]) -> None:
-        """Translate sentences, in batches of similar lengths."""
+        """Translate sentences, in batches of similar lengths; the next batch runs while the texts of one are made."""
         waiting = sorted((job for job in jobs if job.tokens), key=lambda job: -len(job.tokens))
-        while waiting:
-            batch = waiting[: self._limit]
+        running: deque[tuple[list[_Job], list[Any]]] = deque()
+        while waiting or running:
+            while waiting and len(running) < MAX_RUNNING:
+                batch = waiting[: self._limit]
+                del waiting[: len(batch)]
+                running.append((batch, self._start(batch)))
+            batch, results = running.popleft()
             try:
-                self._translate(batch)
+                self._finish(batch, results)
             except (RuntimeError, MemoryError, ValueError) as error:
                 if is_out_of_memory(error):
                     if len(batch) == 1:
@@ -204,12 +212,12 @@ class CTranslate2Engine:
                         ) from error
                     self._limit = max(1, len(batch) // 2)
                     self._runs_since_limit = 0
+                    waiting[:0] = batch
                     continue
                 if self.model.device != "cpu" and isinstance(error, RuntimeError):
                     raise
                 self._translate_singly(batch, error)
             self._grow()
-            del waiting[: len(batch)]
             report_step()
 
     def _translate_singly(self, batch: Sequence[_Job], error: Exception) -> None:
@@ -218,22 +226,28 @@ class CTranslate2Engine:
             try:
                 if len(batch) == 1:
                     raise error
-                self._translate([job])
+                self._finish([job], self._start([job]))
             except (RuntimeError, ValueError) as fault:
                 job.fault = f"{self.version}: {fault}"
 
-    def _translate(self, batch: Sequence[_Job]) -> None:
+    def _start(self, batch: Sequence[_Job]) -> list[Any]:
+        """Start to translate a batch, in CTranslate2's own thread; return its pending results."""
         has_prefix = bool(batch[0].prefix)
-        results = self.model.translate_batch(
+        pending: list[Any] = self.model.translate_batch(
             [job.tokens for job in batch],
             target_prefix=[job.prefix for job in batch] if has_prefix else None,
             beam_size=self._beam_size,
             max_input_length=0,
             max_decoding_length=MAX_TOKENS,
             disable_unk=True,
+            asynchronous=True,
         )
-        for job, result in zip(batch, results, strict=True):
-            tokens = result.hypotheses[0][len(job.prefix) :]
+        return pending
+
+    def _finish(self, batch: Sequence[_Job], pending: Sequence[Any]) -> None:
+        """Wait for the results of a batch, and make their texts; raise what CTranslate2 raises."""
+        for job, one in zip(batch, pending, strict=True):
+            tokens = one.result().hypotheses[0][len(job.prefix) :]
             job.text = self._tokenizer.decode([token for token in tokens if token not in self._tags]).strip()
 
     def _grow(self) -> None:
