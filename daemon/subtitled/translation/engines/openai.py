@@ -34,9 +34,9 @@ MAX_WAIT_S = 60.0
 _MIN_LIMIT_S = 270.0
 _LIMIT_S_PER_CHAR = 2.25
 """A request takes no longer in all: the daemon replaces a worker whose lease takes ten times max(30 s, 1/4 s a character)."""
-_MIN_TOKENS = 512
+_MIN_TOKENS = 4096
 _TOKENS_PER_CHAR = 8
-"""The answer's limit: far more than a translation takes, so that only an endless answer is cut."""
+"""The answer's limit: far more than a translation takes, also after a model's thoughts, so that only an endless answer is cut."""
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-z]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _NUMBERED = re.compile(r"\s*[\[(]?(\d{1,4})[\].):：、]+\s*(.+)")  # noqa: RUF001 - full-width punctuation is meant
