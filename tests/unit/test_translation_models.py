@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,12 @@ from subtitled.config.model_choice import (
     kind_of,
 )
 from subtitled.config.schema import Config, NamedModelConfig
+from subtitled.core.actions import StoredTranslation
 from subtitled.core.config_mapping import endpoints_of, model_specs
+from subtitled.core.records import Job, Options
+from subtitled.core.states import JobState
+from subtitled.output.translation_inputs import translation_inputs
+from subtitled.storage.rows import JobRow
 from unit.test_config import faults_of, loaded
 
 NLLB = NamedModelConfig(name="nllb", source="facebook/nllb-200-distilled-600M")
@@ -161,3 +168,46 @@ def test_options_that_cannot_be_kept_are_refused(wanted: JobOptions, code: str, 
     with pytest.raises(RefusedError, match=cause) as refused:
         job_options(wanted, models=models, languages={}, after="keep")
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "added", "model"),
+    [
+        ((NLLB, LLM), {}, {}, "llm"),
+        ((NLLB,), {}, {}, "nllb"),
+        ((), {}, {}, "llm"),
+        ((NLLB, LLM), {"translate_model": "nllb"}, {}, "nllb"),
+        (
+            (NLLB, LLM),
+            {"translate_model": "llm"},
+            {"added_languages": ("ja",), "added_translate_model": "nllb"},
+            "nllb",
+        ),
+        (
+            (NLLB, LLM),
+            {},
+            {"added_languages": ("es",), "added_translate_model": "nllb"},
+            "llm",
+        ),
+    ],
+)
+def test_model_that_has_translated_a_job_translates_what_changes(
+    models: tuple[NamedModelConfig, ...], options: dict[str, Any], added: dict[str, Any], model: str
+) -> None:
+    """Else an edit would translate all sentences again, or delete their translations."""
+    job = Job(
+        id="a",
+        state=JobState.DONE,
+        source=b"/a",
+        location=b"/a",
+        size=1,
+        mtime_ns=1,
+        options=Options(language="de", translate_to=("ja",), **options),
+        order=1,
+        **added,
+    )
+    row = StoredTranslation(target="ja", key="k", source="x", text="y", model="llm")
+    reader: Any = SimpleNamespace(translations=lambda _job, target: {"k": row} if target == "ja" else {})
+    job_row = JobRow(job=job, media=None, created_ms=0, started_ms=None, ended_ms=None)
+    first = translation_inputs(job_row, reader, configured_models(Config(models=models)))[0]
+    assert (first.target, first.model, bool(first.problem)) == ("ja", model, not models)

@@ -12,8 +12,9 @@ from subtitled.output.layout_process import TranslationInput
 from subtitled.translation.glossary import Glossary, GlossaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from subtitled.core.actions import StoredTranslation
     from subtitled.core.records import Job
     from subtitled.storage.reader import Reader
     from subtitled.storage.rows import JobRow
@@ -35,21 +36,41 @@ def translation_inputs(
     for target in job.translate_to:
         if target in own:  # its file is that of the transcript
             continue
-        model, problem = job.translate_model, ""
-        try:
-            model = choose_translator(models, wanted=model, source=source, target=target).option
-        except ModelChoiceError as error:
-            problem = str(error)
+        stored = reader.translations(job.id, target)
+        model, problem = _model_of(job, source, target, stored, models)
         found.append(
             TranslationInput(
                 target=target,
                 model=model,
                 problem=problem,
                 glossary=glossary.terms(target),
-                stored=reader.translations(job.id, target),
+                stored=stored,
             )
         )
     return tuple(found)
+
+
+def _model_of(
+    job: Job,
+    source: str | None,
+    target: str,
+    stored: Mapping[str, StoredTranslation],
+    models: Sequence[ConfiguredModel],
+) -> tuple[str, str]:
+    """Return the name of the model that translates a job to a language, and why it cannot; "" if it can.
+
+    It is the one that the job names, else the one that translated its sentences so far, also if others come before it now: an
+    edit must not translate all sentences again. Without any model it is still that one: its translations stay.
+    """
+    named = job.translate_model if target in job.added_languages else job.options.translate_model
+    used = next((row.model for row in stored.values() if not row.problem), "")
+    problem = ""
+    for wanted in (named,) if named else (used, ""):
+        try:
+            return choose_translator(models, wanted=wanted, source=source, target=target).option, ""
+        except ModelChoiceError as error:
+            problem = problem or str(error)
+    return named or used, problem
 
 
 def _glossary_of(job: Job) -> Glossary:
