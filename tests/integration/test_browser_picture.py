@@ -205,6 +205,7 @@ def test_two_languages_are_shown_at_once_and_each_can_be_edited(
     )
     browser.click("#edit")
     browser.wait_for("#edit-text")
+    assert browser.wait_for("#edit-second").text, "the second language is beside the text"
     browser.press_with(ALT, "l")
     assert browser.wait_for("#loop").attribute("aria-pressed") == "true"
     browser.script(

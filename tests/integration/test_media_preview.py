@@ -17,6 +17,7 @@ from msgspec.structs import replace
 import media
 from daemon import eventually, is_running
 from subtitle import messages as ms
+from subtitled.api import media_preview
 from subtitled.api.media_preview import MAX_PENDING, MAX_PENDING_OF_ONE, MediaPreview
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
@@ -26,7 +27,7 @@ from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError
-from subtitled.media.preview_pool import IDLE_S, AudioRange, MediaGoneError, PreviewPool
+from subtitled.media.preview_pool import IDLE_S, AudioRange, MediaGoneError, PreviewPool, VideoPart
 from subtitled.network.auth import Principal
 from subtitled.runtime.background import BackgroundPool
 from subtitled.storage.rows import JobRow
@@ -214,3 +215,18 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
     for come_back in coming:
         come_back()
     assert [type(answer) for answer in answers] == [ms.Error] * MAX_PENDING
+
+
+def test_cached_segments_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = media_preview._PartCache(10_000)
+
+    def part(number: int) -> VideoPart:
+        return VideoPart(path=b"/film", root=b"", size=1, mtime_ns=1, form="h264", start=number, length=0)
+
+    for number in range(4):
+        cache.add(part(number), bytes(2_000))
+        assert cache.get(part(0)) == bytes(2_000), "used again and again"
+    assert [cache.get(part(number)) is not None for number in range(4)] == [True, False, True, True]
+    monkeypatch.setattr(media_preview, "CACHED_S", 0.0)
+    cache.expire(time.monotonic())
+    assert [cache.get(part(number)) for number in range(4)] == [None] * 4

@@ -116,6 +116,14 @@ class Editor {
 
   follow() {}
 
+  /** Show the text of the second language at the selected cue. */
+  showSecond() {
+    const [{ cues, language }, cue] = [this.#player.second, this.cues[this.#selected]];
+    const overlapping = cues.filter((other) => cue && other.start_ms < cue.end_ms && other.end_ms > cue.start_ms);
+    byId("edit-second").textContent = overlapping.map((other) => other.lines.join(" ")).join(" / ");
+    byId("edit-second").lang = language;
+  }
+
   /** Return the times of uncertain words. */
   markUncertain() {
     return this.cues.flatMap((cue) => (this.#uncertain(cue).length ? [cue.start_ms] : []));
@@ -151,6 +159,7 @@ class Editor {
       if (document.activeElement !== byId(id)) byId(id).value = timeText(ms);
       byId(id).removeAttribute("aria-invalid");
     }
+    this.showSecond();
     byId("edit-length").textContent = message("figures", figures(cue, this.#perChar));
     const found = this.#problems(this.#selected);
     byId("edit-problems").textContent = found.map(([key, values]) => message(key, values)).join(" ");

@@ -235,7 +235,7 @@ export function startPlayer() {
       }
     }
     byId("screen-second").dataset.cue = "none";
-    list.showSecond(second, byId("screen-second").lang);
+    view.showSecond(second, byId("screen-second").lang);
     showPosition();
   });
   const showFailure = (error) => (byId("count").textContent = message("failed", { cause: error.message }));
@@ -252,6 +252,9 @@ export function startPlayer() {
     audio,
     get track() {
       return track;
+    },
+    get second() {
+      return { cues: second, language: byId("screen-second").lang };
     },
     get peaks() {
       return peaks;
@@ -289,7 +292,7 @@ export function startPlayer() {
   function setEditing(isEditing) {
     for (const id of ["scroll", "tools", "edit"]) byId(id).hidden = isEditing;
     byId("follow").hidden = true;
-    if (byId("tracks")) byId("tracks").hidden = isEditing;
+    if (byId("track")) byId("track").parentElement.hidden = isEditing;
     for (const field of byId("layout").elements) field.disabled = isEditing;
   }
 
