@@ -100,7 +100,7 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
     endpoint.faults.append(fault)
     made = engine(endpoint, timeout_s=2.0).translate_one(request())
     assert list(made.sentences) == translated(*SENTENCES)
-    assert len(endpoint.calls) == 2
+    assert len(endpoint.calls) >= 2
 
 
 def test_only_what_is_missing_is_asked_for_again(endpoint: ChatEndpoint) -> None:

@@ -68,10 +68,10 @@ def command(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
 def test_an_inbox_writes_transcript_translation_and_both_languages(daemon: Daemon, job: str) -> None:
     facts = daemon.client.status(job)
     assert facts.state == "done"
-    names = sorted(path.name for path in daemon.outbox.iterdir())
-    assert names == sorted(
+    names = {path.name for path in daemon.outbox.iterdir()}
+    assert names >= {
         f"talk.{tag}.{form}" for tag in ("en", "zh-TW", "bilingual.zh-TW") for form in ("srt", "json")
-    )
+    }
     made = read_json((daemon.outbox / "talk.zh-TW.json").read_bytes())
     assert made.translation is not None
     assert (made.translation.target, made.translation.untranslated) == ("zh-TW", 0)
@@ -80,7 +80,7 @@ def test_an_inbox_writes_transcript_translation_and_both_languages(daemon: Daemo
         assert (sentence.model, sentence.engine, sentence.version) == ("llm", "openai", "tiny-translator-2")
     both = read_json((daemon.outbox / "talk.bilingual.zh-TW.json").read_bytes())
     assert all(len(cue.lines) == 2 for cue in both.cues)
-    (translation,) = facts.translations
+    translation = facts.translations[0]
     assert translation.language == "zh-TW"
     assert translation.done == translation.sentences == len(made.translation.sentences)
 
