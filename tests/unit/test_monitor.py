@@ -152,6 +152,7 @@ def test_text_that_waits_for_an_endpoint_leaves_the_daemon_ready() -> None:
     assert monitored.update(after_s=10_000) == ""
     assert monitored.value("subtitled_ready_segments") == 1
     assert monitored.value("subtitled_waiting_sentences") == 1
+    assert monitored.value("subtitled_queue_audio_seconds") == 0
 
 
 def test_stuck_loop_is_neither_alive_nor_ready() -> None:

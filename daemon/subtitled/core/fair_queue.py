@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from subtitle.messages import WordTimestamps
 from subtitled.config.model_choice import DEFAULT_MODEL
-from subtitled.core.records import Job, Segment, SegmentKey, model_of
+from subtitled.core.records import FIRST_TEXT, Job, Segment, SegmentKey, model_of
 
 Kind = tuple[WordTimestamps, SegmentKey | None, str]
 """Segments of one lease have the same kind: word times, for a suspect segment the segment itself, and the model's name."""
@@ -171,8 +171,10 @@ class ReadyQueue:
 
     @property
     def samples(self) -> int:
-        """Audio that is ready; counted on each call."""
-        return sum(samples for flow in self._flows.values() for _, _, samples in flow.ready)
+        """Audio that is ready, without text; counted on each call."""
+        return sum(
+            samples for flow in self._flows.values() for _, index, samples in flow.ready if index < FIRST_TEXT
+        )
 
     @property
     def last_number(self) -> int:
