@@ -36,6 +36,7 @@ form.addEventListener("submit", (event) => {
 
 function select(matching) {
   isMatching = matching;
+  form.classList.toggle("has-selection", matching || selected().length > 0);
   const n = selected().length;
   status.textContent = matching ? message("selected_matching") : n ? message("selected", { n }) : "";
 }
