@@ -48,3 +48,4 @@ addEventListener("scroll", () => {
   }, 100);
 }, { passive: true });
 document.addEventListener("click", (event) => event.target.closest("a[data-filter]") && setTimeout(load));
+load();

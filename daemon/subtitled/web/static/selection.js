@@ -7,6 +7,8 @@ const status = document.getElementById("bulk-status");
 let isMatching = false; // all jobs of the filter, not only those on this page
 let last = null;
 
+addEventListener("scroll", () => import("./more_jobs.js"), { once: true, passive: true });
+
 const boxes = () => [...document.querySelectorAll(":is(#jobs, #more-jobs) input[name=job]")];
 const selected = () => boxes().filter((box) => box.checked);
 
