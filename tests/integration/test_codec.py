@@ -25,7 +25,10 @@ UNIONS: dict[str, tuple[Codec[Any], Any]] = {
 INTEGERS = (-(2**63), 2**64 - 1)
 """What MessagePack can say."""
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+def texts_of(min_chars: int = 0) -> st.SearchStrategy[str]:
+    """Return a strategy for short texts of at least so many characters."""
+    return st.text(st.characters(exclude_categories=["Cs"]), min_size=min_chars, max_size=max(8, min_chars))
 
 
 floats = st.floats(allow_nan=False)
@@ -46,8 +49,8 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             )
         case inspect.StrType(pattern=str(pattern)):
             return st.from_regex(pattern, fullmatch=True)
-        case inspect.StrType():
-            return texts
+        case inspect.StrType(min_length=least):
+            return texts_of(least or 0)
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
         case inspect.EnumType(cls=cls):
@@ -58,8 +61,8 @@ def any_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.booleans()
         case inspect.NoneType():
             return st.none()
-        case inspect.VarTupleType(item_type=item):
-            return st.lists(any_of(item), max_size=2).map(tuple)
+        case inspect.VarTupleType(item_type=item, min_length=least):
+            return st.lists(any_of(item), min_size=least or 0, max_size=max(2, least or 0)).map(tuple)
         case inspect.TupleType(item_types=items):
             return st.tuples(*map(any_of, items))
         case inspect.FrozenSetType(item_type=item):
@@ -103,8 +106,8 @@ def decode(codec: Codec[Any], frames: list[bytes]) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(*INTEGERS) | floats | texts | st.binary(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    st.none() | st.booleans() | st.integers(*INTEGERS) | floats | texts_of() | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts_of(), inner, max_size=3),
     max_leaves=6,
 )
 headers = st.fixed_dictionaries(
