@@ -17,6 +17,7 @@ from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
 
 MAX_LINES = 1000
+MAX_TEXT_CHARS = 200
 MAX_BODY_BYTES = 4096
 LEVELS: tuple[LogLevelName, ...] = ("debug", "info", "warning", "error")
 
@@ -48,9 +49,10 @@ async def state(request: Request) -> OperateInfo:
     found = next((name for name in LEVELS if name == level), None)
     if found is None:
         raise not_allowed("log_level", level, ", ".join(LEVELS))
-    return await gateway.client.operate(
-        log_lines=int(lines), log_level=found, log_text=query.get("log_text", "")[:200]
-    )
+    text = query.get("log_text", "")
+    if len(text) > MAX_TEXT_CHARS:
+        raise not_allowed("log_text", text, f"up to {MAX_TEXT_CHARS} characters")
+    return await gateway.client.operate(log_lines=int(lines), log_level=found, log_text=text)
 
 
 async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
