@@ -255,6 +255,21 @@ def test_reads_are_answered_and_changes_kept_while_the_loop_waits_for_disk_space
     assert (answer["type"], answer["request"]) == ("Accepted", 1)
 
 
+def test_pause_is_kept_while_the_loop_waits_for_disk_space_and_the_state_is_returned(api: ApiHarness) -> None:
+    client = api.connect()
+    client.send_message("Operate", request=1, is_held=True)
+    client.send_message("Operate", request=2)
+    deadline = time.monotonic() + DEADLINE_S
+    while not client.socket.poll(10):
+        assert time.monotonic() < deadline
+        api.server.serve_reads()
+    header = msgspec.msgpack.decode(client.socket.recv_multipart()[1])
+    assert (header["type"], header["request"], header["is_held"]) == ("OperateInfo", 2, False)
+    assert not api.broker.is_held, "the change waits until the loop has committed what it waits for"
+    answer = client.receive()
+    assert (answer["request"], answer["is_held"], api.broker.is_held) == (1, True, True)
+
+
 def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

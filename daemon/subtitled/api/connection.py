@@ -49,8 +49,8 @@ _READS = (
     ms.GetVideo,
     ms.Stats,
     ms.SetLogLevel,
-    ms.Operate,
 )
+"""Requests that are answered while the loop waits for disk space; an Operate that changes nothing is one too."""
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
 
 
@@ -208,7 +208,7 @@ class ClientEndpoint:
         if not isinstance(message, ms.Chunk) and not self._rate_limit.allows(self._account(peer), now):
             self._refuse_rate(peer, message.request)
             return
-        if self._is_reading_only and not isinstance(message, _READS):
+        if self._is_reading_only and not _is_read(message):
             self._deferred.append((message, blobs, peer))
             self._deferred_bytes += sum(map(len, blobs))
             return
@@ -304,6 +304,11 @@ class ClientEndpoint:
                 raise
             return False
         return True
+
+
+def _is_read(message: ms.ToServer) -> bool:
+    """Return whether a request leaves the broker and the database unchanged."""
+    return isinstance(message, _READS) or (isinstance(message, ms.Operate) and message.is_held is None)
 
 
 def _request_of(frames: Sequence[Buffer]) -> int:
