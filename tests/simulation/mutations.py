@@ -56,7 +56,7 @@ def _release_nothing(_leasing: LeaseDispatch, _worker: Worker) -> Iterator[tuple
 
 
 def _claim_without_a_look(
-    lease_dispatch: LeaseDispatch, _lease: Lease, key: SegmentKey, _sentences: int = 0
+    lease_dispatch: LeaseDispatch, _lease: Lease, key: SegmentKey, _sentences: int | None = None
 ) -> Segment | None:
     lease_dispatch._lease_of.pop(key, None)
     return lease_dispatch._live_jobs.find(key)
@@ -365,12 +365,12 @@ MODEL_MUTATIONS = (
 
 
 def _claim_any_count(
-    lease_dispatch: LeaseDispatch, lease: Lease, key: SegmentKey, sentences: int = 0
+    lease_dispatch: LeaseDispatch, lease: Lease, key: SegmentKey, sentences: int | None = None
 ) -> Segment | None:
     """Accept a result with too few sentences."""
     del sentences
     segment = lease_dispatch._live_jobs.find(key)
-    count = len(segment.text.keys) if segment is not None and segment.text is not None else 0
+    count = len(segment.text.keys) if segment is not None and segment.text is not None else None
     return _claim(lease_dispatch, lease, key, count)
 
 

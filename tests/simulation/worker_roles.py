@@ -321,8 +321,10 @@ class TranscribeRole:
 
 
 def _translated(lease: int, item: TextItem, *, is_short: bool) -> TextResult:
-    """Return translations that name the lease which made them; `is_short`: the last one is left out."""
-    texts = item.request.sentences[:-1] if is_short else item.request.sentences
+    """Return translations that name the lease which made them; `is_short`: their number is wrong."""
+    texts = item.request.sentences
+    if is_short:
+        texts = texts[:-1] or texts * 2
     return TextResult(
         key=item.key,
         sentences=tuple(SentenceTranslation(text=f"{lease} {text}") for text in texts),

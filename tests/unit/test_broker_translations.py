@@ -250,6 +250,24 @@ def test_results_of_the_wrong_kind_change_nothing() -> None:
     assert b.last(ac.SendLease).lease.keys == sent.lease.keys, "it is leased again"
 
 
+@pytest.mark.parametrize("sentences", [(), (SentenceTranslation(text="x"),)])
+def test_translations_of_an_audio_segment_change_nothing(sentences: tuple[SentenceTranslation, ...]) -> None:
+    b = bench("gpu0")
+    b.submit()
+    b.read(0)
+    sent = b.last(ac.SendLease)
+    result = pr.TextResult(key=sent.lease.keys[0], sentences=sentences, engine="x", version="x")
+    held = pr.HeldModel(name=sent.message.model, load_s=1.0) if sent.message.is_load else None
+    b.handle(
+        ev.MessageReceived(
+            sent.lease.worker, pr.Translated(lease=sent.lease.id, results=(result,), loaded=held)
+        )
+    )
+    assert b.state("a") is JobState.TRANSCRIBING
+    assert not rows(b)
+    assert b.last(ac.SendLease).lease.keys == sent.lease.keys, "it is leased again"
+
+
 def test_cancel_ends_the_translations_and_keeps_the_transcript() -> None:
     b = bench("gpu0")
     transcribe(b)

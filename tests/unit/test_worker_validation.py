@@ -123,6 +123,10 @@ def test_a_result_with_a_value_out_of_bounds_is_rejected(changes: dict[str, Any]
         msgspec.structs.replace(READY, load_s=1e300),
         msgspec.structs.replace(READY, stale_models=("x" * 101,)),
         transcribed(loaded=pr.HeldModel(name="big", languages=("en", "klingon"))),
+        pr.Translated(
+            lease=1,
+            results=(pr.TextResult(key=SegmentKey("a", 0), sentences=(), engine="x", version="x"),),
+        ),
         transcribed(loaded=pr.HeldModel(name="big", load_s=NAN)),
         pr.Heartbeat(feed=-1),
         pr.Heartbeat(decoded_samples=2**60),

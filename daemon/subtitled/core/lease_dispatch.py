@@ -292,15 +292,16 @@ class LeaseDispatch:
             self._out.append(SendMessage(identity, Drain()))
         return lease
 
-    def claim(self, lease: Lease, key: SegmentKey, sentences: int = 0) -> Segment | None:
+    def claim(self, lease: Lease, key: SegmentKey, sentences: int | None = None) -> Segment | None:
         """Take a segment out of a lease for its result; None if it is no longer in it.
 
-        A text segment needs a result for each of its sentences, an audio segment has none: another number is no result of it.
+        `sentences`: how many the result has, None for that of audio. A text segment needs a result for each of its sentences: a
+        result of the other kind, or with another number, is not one of it.
         """
         segment = self._live_jobs.find(key)
         if self._lease_of.get(key) != lease.id or segment is None:
             return None
-        if sentences != (0 if segment.text is None else len(segment.text.keys)):
+        if sentences != (None if segment.text is None else len(segment.text.keys)):
             return None
         del self._lease_of[key]
         return segment

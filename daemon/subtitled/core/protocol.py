@@ -378,7 +378,7 @@ class TextResult(Struct, frozen=True, kw_only=True):
     """The translations of one text segment of a lease."""
 
     key: SegmentKey
-    sentences: Annotated[tuple[SentenceTranslation, ...], Meta(max_length=100)]
+    sentences: Annotated[tuple[SentenceTranslation, ...], Meta(min_length=1, max_length=100)]
     """One for each sentence of its request, in order."""
     engine: ShortText
     """"ctranslate2" or "openai"."""
