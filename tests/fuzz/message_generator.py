@@ -37,6 +37,14 @@ ODD: tuple[Any, ...] = (
     *("x" * 5000, b"", b"\xff\xfe", [], [[[[[[]]]]]], {}, {"a": {"b": {}}}, [None] * 300, {"type": "Hello"}),
 )
 """Values of types and ranges that no field accepts."""
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"language": "en", "layout": {"min_ms": 1}},
+    {"glossary": "a = " + "[" * 5000},
+    {"glossary": "a = " + "9" * 5000},
+    {"glossary": "a." * 9000 + "a = 1"},
+    {"translate_to": ["zh-Hant-TW-x-aaaaaaaa-bbbbbbbb-cccccc", "\u0130" * 30]},
+    {"audio_track": "9" * 32},
+)
 KINDS = (
     "Hello",
     "Submit",
@@ -53,8 +61,13 @@ KINDS = (
     "TranslateJob",
     "Delete",
     "Stats",
+    "Reorder",
+    "GetWaveform",
+    "GetAudio",
+    "GetVideo",
+    "Operate",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4, 2, 1, 1, 1, 1)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 
@@ -131,9 +144,7 @@ class MessageGenerator:
                 if rng.random() < 0.8:
                     fields |= {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
                 if rng.random() < 0.3:
-                    fields |= {
-                        "options": {"language": "en", "tag": str(rng.random()), "layout": {"min_ms": 1}}
-                    }
+                    fields |= {"options": {"tag": str(rng.random()), **rng.choice(OPTIONS)}}
             case "Chunk" if self.uploads:
                 upload = rng.choice(self.uploads)
                 length = rng.choice((1, 100, MAX_BODY))
@@ -153,7 +164,13 @@ class MessageGenerator:
                 fields |= {"after_seq": rng.choice((-1, self._seen)), "job": rng.choice((None, *self.jobs))}
             case "List":
                 fields |= {"states": rng.choice(([], ["done"], ["receiving", "queued"])), "limit": 5}
-            case "Hello" | "Stats":
+            case "Hello":
+                fields |= {"options": rng.choice(OPTIONS)}
+            case "TranslateJob":
+                fields |= {"job": rng.choice(self.jobs), "to": rng.choice(([], ["ja"], ["zz-" + "9" * 8]))}
+            case "Reorder":
+                fields |= {"job": rng.choice(self.jobs), "before": rng.choice(("", *self.jobs))}
+            case "Stats" | "Operate":
                 pass
             case _:
                 fields |= {"job": rng.choice(self.jobs), "offset": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from subtitle.messages import JobOptions, LayoutOptions, VadOptions
 from subtitled.api.peer import RefusedError
 from subtitled.api.validation import NAME_BYTES_LEFT, job_options, safe_name
 from subtitled.config.model_choice import configured_models
-from subtitled.config.schema import Config, InboxConfig, ModelConfig
+from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.core.records import Options
 from subtitled.files.atomic_files import NAME_BYTES
 from subtitled.inboxes.arrivals import inbox_options
@@ -42,6 +43,68 @@ def assert_safe(name: str) -> None:
     assert not {unicodedata.category(char) for char in name} & {"Cc", "Cs", "Co", "Zl", "Zp"}
     assert unicodedata.normalize("NFC", name) == name
     assert Path("/folder", name).name == name
+
+
+LANGUAGE = st.text(max_size=32) | st.lists(
+    st.sampled_from(
+        [
+            "zh",
+            "x",
+            "TW",
+            "Hant",
+            "i",
+            "en",
+            "u",
+            "419",
+            "-",
+            "_",
+            "(",
+            ")",
+            "@",
+            ".",
+            " ",
+            "\u0130",
+            "\u2460",
+            "9" * 8,
+        ]
+    ),
+    max_size=12,
+).map(lambda parts: "".join(parts)[:64])
+TRANSLATOR = NamedModelConfig(name="nllb", source="facebook/nllb-200-distilled-600M")
+
+
+@given(
+    language=LANGUAGE,
+    audio_track=LANGUAGE | st.integers(1, 1000),
+    translate_to=st.lists(LANGUAGE, max_size=3).map(tuple),
+    names=st.tuples(LANGUAGE, LANGUAGE, LANGUAGE),
+    glossary=st.text(max_size=20) | st.sampled_from(["a = " + "[" * 9_000, "a = " + "9" * 9_000]),
+)
+def test_any_options_are_accepted_or_refused(
+    language: str,
+    audio_track: str | int,
+    translate_to: tuple[str, ...],
+    names: tuple[str, str, str],
+    glossary: str,
+) -> None:
+    wanted = JobOptions(
+        language=language[:32],
+        audio_track=audio_track if isinstance(audio_track, int) else audio_track[:32],
+        translate_to=translate_to,
+        translate_model=names[0],
+        model=names[1],
+        formats=(names[2][:16], "srt"),
+        glossary=glossary,
+    )
+    models = configured_models(Config(models=(TRANSLATOR,)))
+    for one in (
+        wanted,
+        JobOptions(translate_to=translate_to),
+        JobOptions(language=language),
+        JobOptions(audio_track=audio_track),
+    ):
+        with suppress(RefusedError):
+            assert job_options(one, models=models, languages={}, after="keep").formats == ("srt",)
 
 
 @given(st.text() | HOSTILE | HOSTILE.map(lambda text: 40 * text))
@@ -202,3 +265,10 @@ def test_any_whisper_language_is_accepted_before_the_model_is_loaded() -> None:
 def test_equal_limits_are_accepted() -> None:
     layout = LayoutOptions(min_ms=2000, max_ms=2000, gap_ms=80, chain_ms=80)
     assert checked(JobOptions(layout=layout)).layout == layout
+
+
+def test_fault_of_a_check_refuses_the_request() -> None:
+    broken: Any = None  # in place of the models
+    with pytest.raises(RefusedError) as error:
+        job_options(JobOptions(), models=broken, languages={}, after="keep")
+    assert error.value.code == "INTERNAL"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from subtitled.core.translation import Sentence
@@ -104,8 +106,37 @@ def test_a_table_of_a_language_comes_before_the_common_terms() -> None:
         ('[klingon]\nAda = "A"', "is not a language"),
         (f'Ada = "{"x" * 300}"', "up to 200 characters"),
         ("\n".join(f't{number} = "x"' for number in range(1001)), "up to 1000"),
+        ("a = " + "[" * 30_000, "nested too deeply"),
+        ("a = " + "{a = " * 10_000, "nested too deeply"),
+        ("a = " + "1" * 60_000, "4300 digits"),
+        ("\na = " + "a." * 32_000 + "a = 1", "not valid TOML"),
+        ("\n" + "a." * 32_000 + "a = 1", "line 2: a key with too many parts"),
+        ("x = {y = 1, " + "'a' . " * 10_000 + "a = 1}", "line 1: a key with too many parts"),
+        ("[" + '"a".' * 10_000 + "a]", "line 1: a key with too many parts"),
+        (f"[{'klingon' * 9_000}]", "is not a language"),
+        (f"{'a' * 60_000} = 1", "a text in quotes"),
     ],
 )
 def test_an_invalid_glossary_is_rejected_with_its_cause(text: str, cause: str) -> None:
-    with pytest.raises(GlossaryError, match=cause):
+    with pytest.raises(GlossaryError, match=cause) as error:
         Glossary(text)
+    assert len(str(error.value)) < 400
+
+
+TOML = st.lists(
+    st.sampled_from(
+        ["a", "zh", '"', "'", '"""', ".", "=", "[", "]", "{", "}", ",", "\n", " ", "\\", "#", "1e9", "-", "_"]
+    )
+    | st.text(max_size=3),
+    max_size=30,
+).map("".join)
+
+
+@given(TOML | st.builds(lambda text: text * 400, TOML))
+def test_any_text_is_a_glossary_or_rejected(text: str) -> None:
+    try:
+        terms = Glossary(text).terms("zh-TW")
+    except GlossaryError:
+        return
+    assert len(terms) <= 1000
+    assert all(contains(f" {term} ", term) and translation for term, translation in terms)

@@ -6,13 +6,16 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
+from subtitled import log
 from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY, lacks_opencc
 from subtitled.config.layout_limits import check_overrides, overrides_of
@@ -36,8 +39,30 @@ _DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Marks that change the direction of text: `gpj.exe` must not be displayed as `exe.jpg`."""
 _CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
 """A name without leading characters that hide it, and without trailing dots and spaces, which Windows drops."""
+_log = log.get()
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _refuses(check: Callable[P, T]) -> Callable[P, T]:
+    """Return a check that raises only RefusedError: a fault in it refuses one request, and the daemon continues."""
+
+    @wraps(check)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return check(*args, **kwargs)
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.exception(log.REQUEST_FAILED, cause=repr(error)[:400])
+            raise RefusedError("INTERNAL", "the request cannot be checked; see the server's log") from error
+
+    return checked
+
+
+@_refuses
 def job_options(
     wanted: JobOptions,
     *,
@@ -113,6 +138,7 @@ def job_options(
     )
 
 
+@_refuses
 def check_translations(
     models: Sequence[ConfiguredModel],
     languages: Sequence[str],
@@ -142,6 +168,7 @@ def check_translations(
         raise RefusedError("BAD_FORMAT", f"glossary: {error}") from error
 
 
+@_refuses
 def check_layout(wanted: LayoutOptions) -> None:
     """Raise RefusedError for cue limits that are out of range or contradict each other."""
     try:
@@ -196,6 +223,7 @@ def safe_name(name: str) -> str:
     )
 
 
+@_refuses
 def job_states(names: Iterable[str]) -> tuple[JobState, ...]:
     """Return the states of a List; raises RefusedError."""
     known = {state.value: state for state in JobState}

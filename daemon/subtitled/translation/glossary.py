@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_TERMS = 1000
 MAX_CHARS = 200
+_LONG_KEY = re.compile(
+    r"""(?:^|[{,\[])[ \t]*(?:(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*\.[ \t]*){8}""", re.MULTILINE
+)
+"""A key of many parts: the parser takes time by the square of their number."""
 _SPACED = re.compile(r"[^\W_]")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
@@ -40,16 +44,25 @@ class Glossary:
 
     def __init__(self, text: str) -> None:
         """Raise GlossaryError for a text that is not a valid glossary."""
+        if found := _LONG_KEY.search(text):
+            line = text.count("\n", 0, found.start()) + 1
+            raise GlossaryError(f"line {line}: a key with too many parts; write a term with dots in quotes")
         try:
             data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise GlossaryError(f"not valid TOML: {error}") from None
+        except RecursionError:
+            raise GlossaryError(
+                "not valid TOML: nested too deeply; a translation is a text in quotes"
+            ) from None
+        except ValueError as error:  # also for a number of thousands of digits
+            raise GlossaryError(f"not valid TOML: {str(error)[:200]}") from None
         self._all: dict[str, str] = {}
         self._of: dict[str, dict[str, str]] = {}
         for name, value in data.items():
             if isinstance(value, dict):
                 if code_of(name) is None:
-                    raise GlossaryError(f'[{name}] is not a language; write a code such as "ja" or "zh-TW"')
+                    raise GlossaryError(
+                        f'[{name[:40]}] is not a language; write a code such as "ja" or "zh-TW"'
+                    )
                 table = self._of.setdefault(name.lower(), {})
                 for term, translation in value.items():
                     _add(table, term, translation)
@@ -108,12 +121,12 @@ def _pattern(term: str) -> re.Pattern[str]:
     return re.compile(left + words + right, re.IGNORECASE)
 
 
-def _add(table: dict[str, str], term: object, translation: object) -> None:
-    if not isinstance(term, str) or not isinstance(translation, str):
-        raise GlossaryError(f"{term!r} = {translation!r}: a translation is a text in quotes")
+def _add(table: dict[str, str], term: str, translation: object) -> None:
+    if not isinstance(translation, str):
+        raise GlossaryError(f"{term[:40]!r}: a translation is a text in quotes")
     term, translation = clean(term), clean(translation)
     if not term or not translation:
-        raise GlossaryError(f"{term!r} = {translation!r}: neither side may be empty")
+        raise GlossaryError(f"{term[:40]!r} = {translation[:40]!r}: neither side may be empty")
     if max(len(term), len(translation)) > MAX_CHARS:
         raise GlossaryError(f"{term[:40]!r}: up to {MAX_CHARS} characters are allowed on each side")
     table[term] = translation
