@@ -71,6 +71,7 @@ def run(config_file: str | None, parent: int | None) -> None:
         die_with_parent(parent)
     from subtitled.asr.cuda import Device, find_devices
     from subtitled.log import HTTP_LOST, leave
+    from subtitled.runtime.processes import module_command
     from subtitled.runtime.sidecar import Sidecar, SidecarSettings
     from subtitled.server.build import build_server
 
@@ -82,7 +83,7 @@ def run(config_file: str | None, parent: int | None) -> None:
         return config, devices
 
     chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
-    command = (sys.executable, "-m", "subtitled", "http", "--parent", str(os.getpid()), *chosen)
+    command = (*module_command("subtitled"), "http", "--parent", str(os.getpid()), *chosen)
     with Sidecar(command, os.environ, lost_event=HTTP_LOST) as gateway:
         status = build_server(load, os.environ).run()
     leave(status)

@@ -6,10 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from subtitled.api import downloads
+from subtitled.core.protocol import WorkerSettings
+from subtitled.download.messages import DownloadSettings
+from subtitled.media import preview_pool
+from subtitled.media.preview_pool import VideoPart
 from subtitled.runtime import sandbox
+from subtitled.workers.supervisor import WORKER_COMMAND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NEEDS_LANDLOCK = pytest.mark.skipif(sandbox.landlock_version() == 0, reason="this kernel has no Landlock")
 
@@ -99,3 +110,88 @@ def test_no_process_outside_can_be_signalled() -> None:
 def test_memory_is_bounded() -> None:
     assert confined("attempt(lambda: bytearray(1 << 30))", memory_mib=512) == "MemoryError"
     assert confined("attempt(lambda: bytearray(1 << 20))", memory_mib=512) == "done"
+
+
+_PROBE = """
+import os
+from subtitled.runtime import sandbox
+enter = sandbox.enter
+def probe(*args, **options):
+    enter(*args, **options)
+    try:
+        open(os.environ["SECRET"]).close()
+    except PermissionError:
+        os._exit(70)
+    os._exit(71)
+sandbox.enter = probe
+"""
+"""A `sitecustomize` module: tries to read a file after the sandbox is entered, and exits with the result."""
+
+
+def _worker(_: Path) -> tuple[tuple[str, ...], bytes]:
+    settings = WorkerSettings(
+        identity="slot.1",
+        role="prepare",
+        endpoint="ipc:///tmp/subtitled-test-unused.sock",
+        parent_pid=os.getpid(),
+        heartbeat_s=1.0,
+        log_level="info",
+        log_format="json",
+    )
+    return (*WORKER_COMMAND, msgspec.json.encode(settings).decode()), b""
+
+
+def _preview(folder: Path) -> tuple[tuple[str, ...], bytes]:
+    talk = folder / "talk.flac"
+    talk.write_bytes(b"fLaC")
+    found = talk.stat()
+    part = VideoPart(
+        path=os.fsencode(talk),
+        root=b"",
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        form=None,
+        start=0,
+        length=0,
+    )
+    data = msgspec.msgpack.encode(part)
+    return preview_pool.COMMAND, len(data).to_bytes(8, "big") + data
+
+
+def _download(folder: Path) -> tuple[tuple[str, ...], bytes]:
+    pytest.importorskip("yt_dlp")
+    settings = DownloadSettings(
+        url="http://127.0.0.1:9/talk.flac",
+        folder=str(folder),
+        max_bytes=1,
+        max_s=1,
+        stall_s=1,
+        allowed_hosts=(),
+        allowed_networks=(),
+        parent_pid=os.getpid(),
+    )
+    return downloads.COMMAND, msgspec.json.encode(settings) + b"\n"
+
+
+@_NEEDS_LANDLOCK
+@pytest.mark.parametrize("process", [_worker, _preview, _download])
+@pytest.mark.parametrize("folder", ["home", "elsewhere"])
+def test_process_started_in_the_root_folder_reads_no_file_outside_its_folders(
+    process: Callable[[Path], tuple[tuple[str, ...], bytes]], folder: str, tmp_path: Path
+) -> None:
+    """Also if `sys.path` has the home folder and, by an empty entry, the current folder."""
+    for name in ("code", "home", "elsewhere", "job"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code" / "sitecustomize.py").write_text(_PROBE)
+    secret = tmp_path / folder / "server.key"
+    secret.write_bytes(b"secret")
+    command, data = process(tmp_path / "job")
+    environ = os.environ | {
+        "SECRET": str(secret),
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": f"{tmp_path / 'code'}:{tmp_path / 'home'}:",
+    }
+    done = subprocess.run(
+        command, input=data, env=environ, cwd="/", capture_output=True, check=False, timeout=120
+    )
+    assert done.returncode == 70, done.stderr.decode()

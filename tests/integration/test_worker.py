@@ -56,6 +56,7 @@ from subtitled.errors import ExitCode
 from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.flac import encode
+from subtitled.workers.supervisor import WORKER_COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,16 +109,14 @@ class Worker:
             max_hours=max_hours,
         )
         self._log = Path(self._folder.name, "worker.log")
-        command = [
-            sys.executable,
-            "-m",
-            "subtitled.workers.process",
-            msgspec.json.encode(self.settings).decode(),
-        ]
+        command = [*WORKER_COMMAND, msgspec.json.encode(self.settings).decode()]
         if parent is not None:
             command = [sys.executable, "-c", parent, *command]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, stdout=log)
+            # The current folder is the one of a daemon that systemd started.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stderr=log, stdout=log, cwd="/"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -629,7 +628,7 @@ def test_a_worker_whose_parent_is_gone_already_does_not_start() -> None:
         log_level="info",
         log_format="json",
     )
-    command = [sys.executable, "-m", "subtitled.workers.process", msgspec.json.encode(settings).decode()]
+    command = [*WORKER_COMMAND, msgspec.json.encode(settings).decode()]
     assert subprocess.run(command, timeout=DEADLINE_S, check=False).returncode == ExitCode.FAILED
 
 

@@ -13,7 +13,6 @@ import re
 import select
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -45,10 +44,10 @@ from subtitled.inboxes.arrivals import new_job_id
 from subtitled.languages import option_of
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.runtime.pipes import child_environ
-from subtitled.runtime.processes import describe_status, start_process
+from subtitled.runtime.processes import describe_status, module_command, start_process
 from subtitled.storage.store import Store
 
-COMMAND = (sys.executable, "-m", "subtitled.download.process")
+COMMAND = module_command("subtitled.download.process")
 START_S = 30.0
 """Time to start a process while the system lacks what it takes."""
 MAX_LINE_BYTES = 2**16

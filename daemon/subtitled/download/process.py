@@ -6,9 +6,11 @@ resumed where an earlier process stopped, if its server supports that.
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import resource
 import signal
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -87,8 +89,10 @@ class _Download:
         import yt_dlp  # before the sandbox: its files may be in a home folder
         from yt_dlp.utils import DownloadError, YoutubeDLError
 
+        mimetypes.init()  # its files, such as /etc/mime.types, cannot be read later
+
         protection = sandbox.enter(
-            _READABLE,
+            (*_READABLE, *_certificates()),
             memory_bytes=MEMORY_BYTES,
             allows_unix_sockets=True,
             writable=(settings.folder,),
@@ -225,6 +229,13 @@ class _Silent:
         """Ignore a message."""
 
     info = warning = error = debug
+
+
+def _certificates() -> list[str]:
+    """Return the files and folders of certificates that the TLS library reads, also those of SSL_CERT_FILE."""
+    found = ssl.get_default_verify_paths()
+    places = (found.cafile, found.capath, found.openssl_cafile, found.openssl_capath)
+    return [str(Path(place).resolve()) for place in places if place]
 
 
 def _prepare_environment(folder: str) -> None:

@@ -28,9 +28,9 @@ from subtitled import log
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes, sandbox
-from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
+from subtitled.runtime.processes import die_with_parent, lower_priority, module_command, start_process
 
-COMMAND = (sys.executable, "-m", "subtitled.media.preview_pool")
+COMMAND = module_command("subtitled.media.preview_pool")
 COUNT = 2
 """Children at a time."""
 LIMIT_S = 30.0

@@ -51,13 +51,13 @@ from subtitled.cues.transcript import (
 from subtitled.errors import LayoutError, StoreError
 from subtitled.languages import ENGLISH
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import die_with_parent, lower_priority, start_process
+from subtitled.runtime.processes import die_with_parent, lower_priority, module_command, start_process
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
 from subtitled.translation.document import with_translation
 from subtitled.translation.requests import plan_requests, sentence_keys
 from subtitled.translation.sentences import sentences_of, sentences_of_cues
 
-COMMAND = (sys.executable, "-m", "subtitled.output.layout_process")
+COMMAND = module_command("subtitled.output.layout_process")
 HEARTBEAT_S = 1.0
 START_S = 60.0
 STALL_S = 10.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +13,7 @@ from subtitled.config.checks import RAY_HOST
 from subtitled.config.schema import Config
 from subtitled.network.auth import server_key, server_key_path
 from subtitled.ray.settings import RaySettings, settings_of
+from subtitled.runtime.processes import module_command
 from subtitled.runtime.sidecar import Sidecar, SidecarSettings
 from subtitled.workers.remote_sessions import RemoteKeys
 
@@ -26,7 +26,7 @@ class RayProcess:
         self._keys = keys
         self._key: Key | None = None
         self._settings: RaySettings | None = None
-        command = (sys.executable, "-m", "subtitled.ray", str(os.getpid()))
+        command = (*module_command("subtitled.ray"), str(os.getpid()))
         self._sidecar = Sidecar(command, environ, lost_event=log.RAY_LOST)
 
     def reconfigure(self, config: Config) -> None:

@@ -33,6 +33,15 @@ def describe_status(status: int) -> str:
     return "exited" if status == 0 else f"exited with status {status}"
 
 
+def module_command(module: str) -> tuple[str, ...]:
+    """Return the command that runs a module as a child of this Python.
+
+    `-P`: no module is imported from the current folder, which may belong to anybody; a sandbox that leaves `sys.path` readable
+    would also leave that folder readable.
+    """
+    return (sys.executable, "-P", "-m", module)
+
+
 def start_process(
     command: Sequence[str], until: float, pause: Callable[[float], object] = time.sleep, **options: Any
 ) -> subprocess.Popen[bytes]:

@@ -16,11 +16,13 @@ import ctypes
 import errno
 import os
 import platform
+import pwd
 import resource
 import socket
 import struct
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -72,6 +74,12 @@ _AT_NUMBER, _AT_ARCH, _AT_ARGUMENT_0 = 0, 4, 16
 SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo")
 """What the interpreter and the decoders read besides their own installation; none of it is secret."""
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/dev/zero")
+
+_OF_PREFIX = ("lib", "lib64", "share", "pyvenv.cfg")
+"""What Python reads of its installation while it runs."""
+
+_HOME = os.environ.get("HOME", "")
+"""At the start of the process: a download later gets the folder of its job as its home."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -137,7 +145,29 @@ def deny_sockets() -> bool:
 
 
 def _interpreter_paths() -> list[str]:
-    return [str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix, *sys.path) if path]
+    """Return what holds Python, its packages and this program; nothing that also holds files of others.
+
+    `sys.path` may have any folder: `python -m` puts the current one first, without `-P`, and so does an empty entry of
+    PYTHONPATH. "/", the home folder and the folders above it are left out; modules in them cannot be imported. A prefix may
+    have other files too: only its libraries are readable.
+    """
+    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
+    own = [Path(prefix, name) for prefix in prefixes for name in _OF_PREFIX]
+    own.append(Path(sys.executable).resolve())
+    for package in ("subtitled", "subtitle"):  # an editable installation may have no entry in sys.path
+        own += map(Path, getattr(sys.modules.get(package), "__path__", ()))
+    homes = [Path(home).resolve() for home in _home_folders()]
+    broad = {Path("/"), *homes, *(parent for home in homes for parent in home.parents)}
+    found = {path.resolve() for path in (*own, *(Path(entry) for entry in sys.path if entry))}
+    return [str(path) for path in found if path not in broad]
+
+
+def _home_folders() -> list[str]:
+    """Return the home folder of this user, as the environment and as the system have it."""
+    homes = [_HOME] if _HOME else []
+    with suppress(KeyError):
+        homes.append(pwd.getpwuid(os.getuid()).pw_dir)
+    return homes
 
 
 def _restrict_files(

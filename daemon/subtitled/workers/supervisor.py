@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +17,7 @@ from msgspec import Struct
 
 from subtitled.core.protocol import WorkerSettings
 from subtitled.errors import ExitCode
-from subtitled.runtime.processes import describe_status
+from subtitled.runtime.processes import describe_status, module_command
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """Environment variables passed to workers, with those that start with one of `_KEPT_PREFIXES`."""
@@ -38,7 +37,7 @@ _KEPT_PREFIXES = (
 )
 
 KILL_S = 5.0
-WORKER_COMMAND = (sys.executable, "-m", "subtitled.workers.process")
+WORKER_COMMAND = module_command("subtitled.workers.process")
 
 
 class ProcessExit(Struct, frozen=True, kw_only=True):
