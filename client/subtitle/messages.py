@@ -210,6 +210,8 @@ class TranslationFacts(Struct, frozen=True, kw_only=True):
     """Sentences that have a result."""
     untranslated: int = 0
     """Those of them that could not be translated: they are shown in the original."""
+    cause: str = ""
+    """Why the sentences could not be read the last time that it was translated; its files were left as they were then."""
 
 
 class JobFacts(Struct, frozen=True, kw_only=True):

@@ -172,11 +172,15 @@ def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
     return "off"
 
 
+MAX_TAG_CHARS = 35
+"""Of a language tag (RFC 5646, 4.4.1)."""
+
+
 @lru_cache(4096)
 def target_tag(name: str) -> str | None:
     """Return the BCP 47 tag of a language to translate to: "zh-TW" for "zh_tw" and "cht", "ja" for "Japanese"; None if unknown.
 
-    Any language of the standards is known, not only Whisper's.
+    Any language of the standards is known, not only Whisper's. A tag has up to 35 characters, and no part for private use ("-x-").
     """
     code, chinese = code_of(name), chinese_of(name)
     if name.casefold() in UNDETERMINED:
@@ -189,6 +193,8 @@ def target_tag(name: str) -> str | None:
             found = Language.get(name)
         except ValueError:
             found = None
+        if found is not None and (found.private or len(found.to_tag()) > MAX_TAG_CHARS):
+            return None
         if found is not None and found.is_valid() and code_of(found.to_tag()) == code:
             return found.to_tag()
     if code is None:

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from subtitle.commands.submit import untranslated_text
+from subtitled.api.views import JobProgress, job_facts
 from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
 from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
@@ -207,6 +209,20 @@ def test_change_without_a_transition_is_stored_without_a_journal_entry(store: St
     assert row is not None
     assert (row.job.language, row.job.location) == ("en", b"/in/done/a.wav")
     assert row.ended_ms is None
+
+
+def test_cause_of_a_failed_translation_is_stored_and_in_the_journal(store: Store) -> None:
+    job = new_job(state=JobState.TRANSLATING)
+    changes = {"translation_cause": "damaged", "added_languages": ("ja",)}
+    store.apply([SaveNewJob(job), moved(job, JobEvent.TRANSLATED, JobState.DONE, **changes)])
+    row = store.find_job(job.id)
+    assert row is not None
+    assert (row.job.translation_cause, row.job.is_already_subtitled) == ("damaged", False)
+    assert store.journal(0)[-1].cause == "damaged"
+    facts = job_facts(
+        row, segments={}, progress=JobProgress(), sentences={}, is_uploaded=False, default_model="m"
+    )
+    assert untranslated_text(facts) == "ja: not translated: damaged"
 
 
 def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:

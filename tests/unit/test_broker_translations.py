@@ -129,6 +129,25 @@ def test_job_is_translated_after_its_transcript_is_written() -> None:
     assert b.broker.live_jobs.open_sentences == 0
 
 
+def test_job_whose_sentences_cannot_be_read_keeps_its_files_and_the_cause() -> None:
+    b = bench("gpu0")
+    transcribe(b)
+    plan(b, cause="the layout process ended twice")
+    assert b.state("a") is JobState.DONE
+    assert b.jobs["a"].translation_cause == "the layout process ended twice"
+    assert not b.all(ac.WriteTranslations)
+    assert not b.all(ac.DropTranslations)
+    assert b.broker.live_jobs.jobs == {}
+    b.handle(ev.TranslationRequested(job=b.jobs["a"]))
+    assert (b.state("a"), b.jobs["a"].translation_cause) == (JobState.TRANSLATING, "")
+    b.handle(ev.TranslationRequested(job=b.jobs["a"], languages=("es",)))
+    plan(b, cause="the layout process ended twice")
+    assert b.state("a") is JobState.TRANSLATING, "its languages changed meanwhile"
+    plan(b)
+    written(b)
+    assert (b.state("a"), b.jobs["a"].translation_cause) == (JobState.DONE, "")
+
+
 def test_job_without_a_sentence_to_translate_is_done() -> None:
     b = bench("gpu0")
     transcribe(b)

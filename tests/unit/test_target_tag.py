@@ -35,6 +35,9 @@ from subtitled.languages import target_tag
         ("klingon", None),
         ("", None),
         ("../etc", None),
+        ("zh-Hant-TW-x-aaaaaaaa-bbbbbbbb-cccccc", None),
+        ("zh-x-private", None),
+        ("zh-Hant-TW-u-ca-roc-co-stroke-nu-hanidec", None),
     ],
 )
 def test_a_target_language_has_one_tag(name: str, expected: str | None) -> None:

@@ -374,11 +374,13 @@ def files_of(
 
 
 def untranslated_text(facts: JobFacts) -> str:
-    """Return in words how many sentences of a job are not translated; "" if all are."""
+    """Return in words how many sentences of a job are not translated, or why it is not; "" if all are."""
     return ", ".join(
-        f"{one.language}: {one.untranslated} of {one.sentences} sentences are not translated"
+        f"{one.language}: not translated: {one.cause}"
+        if one.cause
+        else f"{one.language}: {one.untranslated} of {one.sentences} sentences are not translated"
         for one in facts.translations
-        if one.untranslated
+        if one.untranslated or one.cause
     )
 
 

@@ -87,6 +87,7 @@ def job_facts(
                 sentences=done + progress.open_sentences.get(language, 0),
                 done=done,
                 untranslated=untranslated,
+                cause=job.translation_cause,
             )
             for language in job.translate_to
             for done, untranslated in [sentences.get(language, (0, 0))]

@@ -166,6 +166,8 @@ class TranslationsPlanned(Struct, frozen=True, kw_only=True):
     """Without the sentences whose translation is stored."""
     keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """For each language the keys of all sentences; the translations of others are deleted."""
+    cause: str = ""
+    """Why the sentences could not be read; nothing is written then."""
 
 
 class TranslationsWritten(Struct, frozen=True, kw_only=True):

@@ -180,7 +180,7 @@ class JobLifecycle:
         }
         if live is None:
             self._live_jobs.load_job(job, ())
-            job = self._live_jobs.move_job(job, JobEvent.TRANSLATE, **added)
+            job = self._live_jobs.move_job(job, JobEvent.TRANSLATE, translation_cause="", **added)
         else:
             job = self._live_jobs.change_job(job, **added)
         if event.is_retry:
@@ -194,6 +194,13 @@ class JobLifecycle:
         """Queue the text segments of a job."""
         live = self._planned(event.job, event.number)
         if live is None or live.text_stage is not TextStage.PLANNING:
+            return
+        if event.cause and live.is_text_outdated:
+            self.plan_texts(live.job)
+            return
+        if event.cause:  # stored translations stay, and so do the files
+            self._live_jobs.move_job(live.job, JobEvent.TRANSLATED, translation_cause=event.cause[:400])
+            self.forget(event.job)
             return
         live.text_stage = TextStage.LEASING
         for target, keys in event.keys:

@@ -207,6 +207,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Language tags that it is translated to besides those of its options."""
     added_translate_model: str = ""
     """Name of the model that translates, as given with an added language; "": that of its options."""
+    translation_cause: str = ""
+    """Why its sentences could not be read the last time that it was translated."""
     changed_priority: int | None = None
     """The priority that a client gave it later; None: that of its options."""
     place: float | None = None

@@ -154,6 +154,8 @@ class TransitionLog:
                 self.jobs.pop(job.id, None)
                 self._metrics.jobs.labels("already_subtitled").inc()
                 _log.info(log.JOB_ALREADY_SUBTITLED, job=job.id, file=file, cause=job.cause)
+            case JobState.DONE if action.before is JobState.TRANSLATING and job.translation_cause:
+                self._metrics.jobs.labels("untranslated").inc()
             case JobState.DONE if action.before is JobState.TRANSLATING:
                 self._metrics.jobs.labels("translated").inc()
                 languages = ",".join(job.translate_to)

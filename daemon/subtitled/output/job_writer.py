@@ -213,7 +213,7 @@ class JobWriter:
     def plan_translations(self, job: Job, number: int) -> None:
         """Read the sentences of a job that have no stored translation; dispatches TranslationsPlanned.
 
-        If that fails, the job gets no translations.
+        If that fails, the event has the cause.
         """
 
         def work() -> tuple[TranslationPlan, ...]:
@@ -232,7 +232,7 @@ class JobWriter:
 
         def failed(error: SubtitledError) -> None:
             _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
-            self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=()))
+            self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=(), cause=str(error)))
 
         self._layouts.run(work, planned, failed, SubtitledError)
 

@@ -229,6 +229,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         changed_priority=row[25],
         place=row[26],
         unheard=row[27],
+        translation_cause=row[28],
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
 

@@ -181,6 +181,8 @@ MIGRATIONS: tuple[str, ...] = (
     -- Language tags that a job is translated to besides those of its options, with spaces between them; and by which model.
     ALTER TABLE jobs ADD COLUMN added_languages TEXT NOT NULL DEFAULT '';
     ALTER TABLE jobs ADD COLUMN added_translate_model TEXT NOT NULL DEFAULT '';
+    -- Why its sentences could not be read, else empty.
+    ALTER TABLE jobs ADD COLUMN translation_cause TEXT NOT NULL DEFAULT '';
 
     -- Priority and place in the queue that a client changed; NULL: those of its options and of its order.
     ALTER TABLE jobs ADD COLUMN priority INTEGER;

@@ -210,7 +210,7 @@ class Store(Reader):
                 self._update_job(save, now_ms)
                 if event is None:
                     return None
-                step = (before.value, event.value, job.state.value, job.cause)
+                step = (before.value, event.value, job.state.value, job.cause or job.translation_cause)
                 return self._record(now_ms, "job", job.id, job.owner, "", *step)
             case SaveSource(job=job):
                 self._db.execute(sql.FORGET_NAME, (job.id,))
@@ -298,6 +298,7 @@ class Store(Reader):
                 job.changed_priority,
                 job.place,
                 job.unheard,
+                job.translation_cause,
                 job.is_planned,
                 save.media,
                 job.language,
