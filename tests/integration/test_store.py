@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from subtitle.commands.submit import untranslated_text
-from subtitled.api.views import JobProgress, job_facts
+from subtitled.api.views import job_facts
 from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
 from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
@@ -219,9 +219,7 @@ def test_cause_of_a_failed_translation_is_stored_and_in_the_journal(store: Store
     assert row is not None
     assert (row.job.translation_cause, row.job.is_already_subtitled) == ("damaged", False)
     assert store.journal(0)[-1].cause == "damaged"
-    facts = job_facts(
-        row, segments={}, progress=JobProgress(), sentences={}, is_uploaded=False, default_model="m"
-    )
+    facts = job_facts(row, segments={}, sentences={}, is_uploaded=False, default_model="m")
     assert untranslated_text(facts) == "ja: not translated: damaged"
 
 

@@ -9,7 +9,8 @@ from fault_plan import WINDOW_SAMPLES
 from memory_store import StoreTable
 
 from subtitled.core.broker import Broker
-from subtitled.core.live_jobs import BYTES_PER_SAMPLE, TextStage
+from subtitled.core.live_jobs import BYTES_PER_SAMPLE, TextStage, started_entry
+from subtitled.core.queue_order import queue_entry
 from subtitled.core.records import Job, Role, Segment, SegmentKey
 from subtitled.core.states import SEGMENT_FINAL, JobState, SegmentState, WorkerState
 
@@ -67,6 +68,11 @@ def _check_waiting(broker: Broker) -> None:
     open_segments = [segment for segment in every if segment.state not in SEGMENT_FINAL]
     waiting = sum(segment.samples for segment in open_segments if segment.text is None)
     sentences = sum(len(segment.text.keys) for segment in open_segments if segment.text is not None)
+    orders = (live_jobs.waiting, queue_entry, True), (live_jobs.started, started_entry, False)
+    for order, entry_of, is_waiting in orders:
+        expected = sorted(entry_of(job) for job in jobs if (job.state is JobState.QUEUED) is is_waiting)
+        if list(order) != expected:
+            raise Violation(f"the order of the jobs is {list(order)}, it should be {expected}")
     if broker.live_jobs.open_sentences != sentences:
         raise Violation(f"{broker.live_jobs.open_sentences} sentences are counted, {sentences} wait")
     if broker.live_jobs.open_samples != waiting:

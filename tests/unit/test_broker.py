@@ -63,16 +63,27 @@ def test_no_file_is_started_without_disk_space() -> None:
     assert b.state("a") is JobState.PREPARING
 
 
+def waiting(b: Bench) -> list[str]:
+    """Return the jobs of the queue in its order."""
+    return [name for *_, name in b.broker.live_jobs.waiting]
+
+
 def test_files_are_started_in_the_changed_order_and_none_while_the_queue_is_paused() -> None:
     b = bench("p0", "gpu0")
     b.handle(ev.HoldRequested(is_held=True))
     for name in "abc":
         b.submit(name)
-    b.handle(ev.QueueChanged(job="c", priority=0, place=0.5))
-    assert (b.jobs["c"].place, b.jobs["c"].priority) == (0.5, 0)
+    b.handle(ev.JobMoved(job="c", neighbour="a"))
+    assert waiting(b) == ["c", "a", "b"]
+    b.handle(ev.JobMoved(job="c", neighbour="a", is_after=True))
+    assert waiting(b) == ["a", "c", "b"]
+    b.handle(ev.JobMoved(job="c", neighbour="a"))
+    b.handle(ev.JobMoved(job="c", neighbour="unknown"))
+    b.handle(ev.JobMoved(job="c", neighbour="c"))
+    assert (b.jobs["c"].changed_priority, b.jobs["c"].priority) == (0, 0)
     b.handle(ev.QueueChanged(job="b", priority=10))
     b.handle(ev.QueueChanged(job="unknown", priority=10))
-    assert [job.id for job in b.broker.queue()] == ["b", "c", "a"]
+    assert waiting(b) == ["b", "c", "a"]
     assert not b.all(ac.SendPrepare)
     b.handle(ev.HoldRequested(is_held=False))
     assert b.last(ac.SendPrepare).job.id == "b"

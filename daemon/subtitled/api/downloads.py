@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -117,9 +117,10 @@ class Downloads:
         """Downloads that are not complete."""
         return len(self._open)
 
-    def progress(self) -> Mapping[str, tuple[int, int]]:
-        """Return the bytes that have arrived of each job's file, and its size (0: unknown)."""
-        return {job: (one.received_bytes, one.total_bytes) for job, one in self._open.items()}
+    def progress(self, job: str) -> tuple[int, int] | None:
+        """Return the bytes that have arrived of a job's file, and its size (0: unknown); None if it is not downloaded."""
+        download = self._open.get(job)
+        return (download.received_bytes, download.total_bytes) if download else None
 
     def start(self, jobs: Iterable[Job]) -> None:
         """Continue the downloads of these jobs, after a start of the daemon."""

@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 import msgspec
@@ -32,7 +32,7 @@ from subtitled.api.validation import (
     job_options,
     job_states,
 )
-from subtitled.api.views import JobProgress, display_path, history, job_facts, media_of
+from subtitled.api.views import JobProgress, display_path, history, job_facts, media_of, with_progress
 from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import FORMATS, Config, Format
 from subtitled.core.broker import Broker
@@ -41,13 +41,16 @@ from subtitled.core.events import (
     Event,
     HoldRequested,
     JobArrived,
+    JobMoved,
     QueueChanged,
     RetryRequested,
     TranslationRequested,
 )
+from subtitled.core.live_jobs import started_entry
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
-from subtitled.core.records import Job, Options, Role, language_tags
+from subtitled.core.queue_order import queue_entry
+from subtitled.core.records import Job, Options, language_tags
 from subtitled.core.states import JOB_LIVE, WITH_TRANSCRIPT, JobState
 from subtitled.cues.edits import parse_cues
 from subtitled.cues.render import render
@@ -69,6 +72,8 @@ from subtitled.storage.store import Store, is_deletable
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
+MAX_QUEUE_LISTED = 20_000
+"""Jobs that a list in the order of the queue searches; the next page continues after them."""
 MAX_QUERIES = 64
 """Lists and states of all clients that are read or queued."""
 MAX_QUERIES_OF_ONE = 16
@@ -236,7 +241,7 @@ class RequestHandlers:
         row = self._store.find_job(job)
         if row is None:
             raise KeyError(job)
-        return self._facts([row], self._store, self._progress())[0]
+        return self._with_progress(*self._facts([row], self._store))
 
     def _welcome(self, request: int, peer: Peer) -> ms.Welcome:
         return ms.Welcome(
@@ -326,26 +331,15 @@ class RequestHandlers:
     def _list(self, message: ms.List, peer: Peer) -> None:
         """Reply with jobs, read in the background: a page of a thousand takes longer than a turn of the loop may."""
         states = job_states(message.states)
-        progress = self._progress()
         job_filter = self._job_filter(message, states, peer)
         limit = max(1, min(message.limit, MAX_LISTED))
-        queue = [job.id for job in self._broker.queue()]
-        positions = {job: number for number, job in enumerate(queue, 1)}
-        live = self._broker.live_jobs.jobs.values()
-        in_progress = (
-            sorted(
-                (one.job for one in live if one.job.state is not JobState.QUEUED), key=lambda job: job.order
-            )
-            if message.sort == "queue"
-            else []
-        )
+        live = self._live_jobs_after(message.before) if message.sort == "queue" else []
 
         def read() -> tuple[ms.JobFacts, ...]:
             reader = self._store.readers.get()
             if message.sort == "queue":
-                rows = reader.jobs_in_order(
-                    [*(job.id for job in in_progress), *queue], job_filter, limit, message.before
-                )
+                names = (job.id for job in live if job_filter.matches_job(job))
+                rows = reader.jobs_in_order(names, job_filter, limit)
             elif message.sort == "newest" and not job_filter.is_special:
                 rows = reader.list_jobs(
                     states,
@@ -357,12 +351,26 @@ class RequestHandlers:
                 )
             else:
                 rows = reader.find_jobs(job_filter, sort=message.sort, limit=limit, before=message.before)
-            return self._facts(rows, reader, progress, positions)
+            return self._facts(rows, reader)
 
         def done(jobs: tuple[ms.JobFacts, ...]) -> None:
-            peer.reply(ms.JobList(request=message.request, jobs=jobs))
+            peer.reply(ms.JobList(request=message.request, jobs=tuple(map(self._with_progress, jobs))))
 
         self._query(message.request, peer, read, done, "the jobs cannot be read; see the server's log")
+
+    def _live_jobs_after(self, before: str) -> list[Job]:
+        """Return MAX_QUEUE_LISTED jobs that have not ended, in the order of the queue, after the job `before`."""
+        jobs = self._broker.live_jobs
+        entries = chain(jobs.started, jobs.waiting)
+        if before:
+            live = jobs.jobs.get(before)
+            if live is None:
+                return []
+            if live.job.state is JobState.QUEUED:
+                entries = chain(jobs.waiting.after(queue_entry(live.job)))
+            else:
+                entries = chain(jobs.started.after(started_entry(live.job)), jobs.waiting)
+        return [jobs.job(name) for *_, name in islice(entries, MAX_QUEUE_LISTED)]
 
     def _job_filter(self, message: ms.List, states: Iterable[JobState], peer: Peer) -> JobFilter:
         model = message.model
@@ -388,21 +396,12 @@ class RequestHandlers:
         other = message.before or message.after
         if not other:
             priority = job.priority if message.priority is None else message.priority
-            place = job.place if priority == job.priority else None
-            self._dispatch(QueueChanged(job=job.id, priority=priority, place=place))
+            self._dispatch(QueueChanged(job=job.id, priority=priority))
             return
-        neighbour = self.find(other, peer).job
-        waiting = [one for one in self._broker.queue() if one.id != job.id]
-        at = next((at for at, one in enumerate(waiting) if one.id == other), None)
-        if at is None or job.state is not JobState.QUEUED:
+        both = (job, self.find(other, peer).job)
+        if other == job.id or any(one.state is not JobState.QUEUED for one in both):
             raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
-        level = [one.queue_key[1] for one in waiting if one.priority == neighbour.priority]
-        place, at = neighbour.queue_key[1], level.index(neighbour.queue_key[1])
-        if message.before:
-            place = (level[at - 1] + place) / 2 if at else place - 1
-        else:
-            place = (level[at + 1] + place) / 2 if at + 1 < len(level) else place + 1
-        self._dispatch(QueueChanged(job=job.id, priority=neighbour.priority, place=place))
+        self._dispatch(JobMoved(job=job.id, neighbour=other, is_after=not message.before))
 
     def _operate(self, message: ms.Operate, peer: Peer) -> None:
         """Pause or resume the queue, and reply with the state of the server; raises RefusedError for a user."""
@@ -483,40 +482,32 @@ class RequestHandlers:
         self._pending_queries[owner] += 1
         self._queries.run(run, done, failed, Exception)
 
-    def _progress(self) -> Mapping[str, JobProgress]:
-        """Return the progress of the jobs that are read, uploaded or translated now."""
-        progress = {
-            worker.feed.job: JobProgress(decoded_samples=worker.feed.decoded_samples)
-            for worker in self._broker.worker_table.of(Role.PREPARE)
-            if worker.feed
-        }
-        for job, (received, total) in self._downloads.progress().items():
-            progress[job] = JobProgress(received_bytes=received, total_bytes=total)
-        for job, received in self._uploads.all_received_bytes().items():
-            progress[job] = JobProgress(received_bytes=received)
-        for job, live in self._broker.live_jobs.jobs.items():
-            if live.job.state is JobState.TRANSLATING:
-                progress[job] = JobProgress(open_sentences=live.open_sentences())
-        return progress
+    def _with_progress(self, facts: ms.JobFacts) -> ms.JobFacts:
+        """Add what is known in memory of a job; for the thread of the loop."""
+        live = self._broker.live_jobs.jobs.get(facts.id)
+        if live is None:
+            return facts
+        feed = self._broker.prepare_dispatch.feed_of(facts.id)
+        received, total = self._downloads.progress(facts.id) or (self._uploads.received_bytes(facts.id), 0)
+        progress = JobProgress(
+            decoded_samples=feed.decoded_samples if feed else 0,
+            received_bytes=received,
+            total_bytes=total,
+            open_sentences=live.open_sentences,
+            position=self._broker.live_jobs.waiting.position(queue_entry(live.job)),
+        )
+        return with_progress(facts, progress)
 
-    def _facts(
-        self,
-        rows: list[JobRow],
-        reader: Reader,
-        progress: Mapping[str, JobProgress],
-        positions: Mapping[str, int] = MappingProxyType({}),
-    ) -> tuple[ms.JobFacts, ...]:
-        """Return jobs as a client sees them; for the thread of `reader`."""
+    def _facts(self, rows: list[JobRow], reader: Reader) -> tuple[ms.JobFacts, ...]:
+        """Return jobs as a client sees them, without their progress; for the thread of `reader`."""
         counts = reader.count_segments([row.job.id for row in rows])
         return tuple(
             job_facts(
                 row,
                 segments=counts.get(row.job.id, {}),
-                progress=progress.get(row.job.id, JobProgress()),
                 sentences=reader.count_translations(row.job.id) if row.job.translate_to else {},
                 is_uploaded=self._upload_store.contains(row.job),
                 default_model=self.config.model.name,
-                position=positions.get(row.job.id, 0),
             )
             for row in rows
         )
@@ -524,7 +515,7 @@ class RequestHandlers:
     def _status(self, request: int, row: JobRow, peer: Peer) -> None:
         job = row.job
         facts = replace(
-            self._facts([row], self._store, self._progress())[0],
+            self._with_progress(*self._facts([row], self._store)),
             outputs=tuple(display_path(path) for path in self._store.outputs_of(job.id)),
             history=history(self._store.history(job.id)),
         )

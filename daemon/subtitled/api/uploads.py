@@ -120,9 +120,10 @@ class Uploads:
         """Uploads that are not complete."""
         return len(self._active_at)
 
-    def all_received_bytes(self) -> dict[str, int]:
-        """Return how many bytes have arrived of each job's file that a connection sends."""
-        return {job: upload.received for job, upload in self._open.items()}
+    def received_bytes(self, job: str) -> int:
+        """Return how many bytes have arrived of a job's file; 0 if no connection sends it."""
+        upload = self._open.get(job)
+        return upload.received if upload else 0
 
     # -- requests --------------------------------------------------------------------------------------------
 

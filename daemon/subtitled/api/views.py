@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled.api.peer import RefusedError
@@ -25,27 +26,27 @@ _media_decoder = msgspec.msgpack.Decoder(Media)
 
 
 class JobProgress(Struct, frozen=True, kw_only=True):
-    """What is known in memory of a job that is read, uploaded, downloaded or translated."""
+    """What is known in memory of a job that waits, or is read, uploaded, downloaded or translated."""
 
     decoded_samples: int = 0
     received_bytes: int = 0
     total_bytes: int = 0
     """Size of a file that is downloaded; 0: unknown."""
-    open_sentences: dict[str, int] = {}
+    open_sentences: Mapping[str, int] = {}
     """Sentences that wait for a translation, by language."""
+    position: int = 0
+    """In the queue, from 1; 0: it does not wait."""
 
 
 def job_facts(
     row: JobRow,
     *,
     segments: Mapping[str, int],
-    progress: JobProgress,
     sentences: Mapping[str, tuple[int, int]],
     is_uploaded: bool,
     default_model: str,
-    position: int = 0,
 ) -> ms.JobFacts:
-    """Return one job without the fields that only Status fills; `is_uploaded`: a client uploaded its file.
+    """Return one job without its progress and the fields that only Status fills; `is_uploaded`: a client uploaded its file.
 
     `sentences`: how many have a result, and how many of them no translation, by language.
     """
@@ -65,11 +66,10 @@ def job_facts(
         cause=job.cause,
         audio_ms=media.decoded_samples // SAMPLES_PER_MS,
         segments=dict(segments),
-        decoded_ms=progress.decoded_samples // SAMPLES_PER_MS,
         owner=job.owner,
         tag=job.tag,
-        size=job.size or progress.total_bytes,
-        received_bytes=progress.received_bytes if job.state is JobState.RECEIVING else job.size,
+        size=job.size,
+        received_bytes=0 if job.state is JobState.RECEIVING else job.size,
         url=job.options.url,
         priority=job.priority,
         model=job.options.model or default_model,
@@ -77,14 +77,13 @@ def job_facts(
         formats=job.options.formats,
         inbox=display_path(job.options.inbox),
         unheard_count=job.unheard,
-        position=position,
         damaged=media.damaged_s,
         tasks=job.options.tasks,
         audio=media.audio,
         translations=tuple(
             ms.TranslationFacts(
                 language=language,
-                sentences=done + progress.open_sentences.get(language, 0),
+                sentences=done,
                 done=done,
                 untranslated=untranslated,
                 cause=job.translation_cause,
@@ -93,6 +92,26 @@ def job_facts(
             for done, untranslated in [sentences.get(language, (0, 0))]
         ),
     )
+
+
+def with_progress(facts: ms.JobFacts, progress: JobProgress) -> ms.JobFacts:
+    """Add the progress of a live job."""
+    changes: dict[str, Any] = {}
+    if progress.decoded_samples:
+        changes["decoded_ms"] = progress.decoded_samples // SAMPLES_PER_MS
+    if facts.state == "receiving":
+        changes |= {
+            "size": facts.size or progress.total_bytes,
+            "received_bytes": progress.received_bytes,
+        }
+    if facts.state == "queued":
+        changes["position"] = progress.position
+    if progress.open_sentences and facts.state == "translating":
+        changes["translations"] = tuple(
+            replace(one, sentences=one.done + progress.open_sentences.get(one.language, 0))
+            for one in facts.translations
+        )
+    return replace(facts, **changes) if changes else facts
 
 
 def media_of(row: JobRow) -> Media:

@@ -33,6 +33,7 @@ from subtitled.core.model_placement import ModelSpec
 from subtitled.core.plan import Plan, PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.prepare_dispatch import PrepareDispatch
+from subtitled.core.queue_order import places_beside, queue_entry
 from subtitled.core.records import Feed, Job, Lease, ResidentModel, Role, SegmentKey, Worker
 from subtitled.core.states import (
     JOB_LIVE,
@@ -184,6 +185,8 @@ class Broker:
                 )
             case ev.QueueChanged():
                 self._on_queue_changed(event)
+            case ev.JobMoved():
+                self._on_job_moved(event)
             case ev.HoldRequested(is_held=is_held):
                 self.is_held = is_held
             case ev.Expired(job=name, cause=cause):
@@ -491,18 +494,34 @@ class Broker:
                     elif job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
                         self.lifecycle.fail(job, JobEvent.REJECTED, cause)
 
-    def queue(self) -> list[Job]:
-        """Return the waiting jobs in the order in which they are started."""
-        waiting = (live.job for live in self.live_jobs.jobs.values() if live.job.state is JobState.QUEUED)
-        return sorted(waiting, key=lambda job: job.queue_key)
-
     def _on_queue_changed(self, event: ev.QueueChanged) -> None:
         live = self.live_jobs.jobs.get(event.job)
         if live is None or live.job.state not in JOB_LIVE:
             return
-        job = self.live_jobs.change_job(live.job, changed_priority=event.priority, place=event.place)
-        self.prepare_dispatch.move(job)
-        self.lease_dispatch.ready.move(job)
+        place = live.job.place if event.priority == live.job.priority else None
+        self._reorder(live.job, changed_priority=event.priority, place=place)
+
+    def _on_job_moved(self, event: ev.JobMoved) -> None:
+        jobs = [live.job for name in (event.job, event.neighbour) if (live := self.live_jobs.jobs.get(name))]
+        if (
+            len(jobs) < 2
+            or event.job == event.neighbour
+            or any(job.state is not JobState.QUEUED for job in jobs)
+        ):
+            return
+        job, neighbour = jobs
+        place, others = places_beside(
+            self.live_jobs.waiting, queue_entry(neighbour), is_after=event.is_after, moved=queue_entry(job)
+        )
+        for name, other_place in others.items():
+            self._reorder(self.live_jobs.job(name), place=other_place)
+        self._reorder(job, changed_priority=neighbour.priority, place=place)
+
+    def _reorder(self, job: Job, **changes: object) -> None:
+        """Change a job's priority and place in all queues."""
+        changed = self.live_jobs.change_job(job, **changes)
+        self.prepare_dispatch.move(job, changed)
+        self.lease_dispatch.ready.move(changed)
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)

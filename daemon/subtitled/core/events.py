@@ -30,12 +30,18 @@ class Uploaded(Struct, frozen=True, kw_only=True):
 
 
 class QueueChanged(Struct, frozen=True, kw_only=True):
-    """A client changed the priority or the place of a job that has not ended."""
+    """A client changed the priority of a job that has not ended."""
 
     job: str
     priority: int
-    place: float | None = None
-    """Among the jobs of its priority; None: by its order."""
+
+
+class JobMoved(Struct, frozen=True, kw_only=True):
+    """A client moved a waiting job directly before or after another one, whose priority it gets."""
+
+    job: str
+    neighbour: str
+    is_after: bool = False
 
 
 class HoldRequested(Struct, frozen=True):
@@ -251,6 +257,7 @@ Event = (
     | MessageReceived
     | WorkerExited
     | QueueChanged
+    | JobMoved
     | HoldRequested
     | Written
     | WriteFailed

@@ -101,6 +101,8 @@ class ReadyQueue:
 
     def move(self, job: Job) -> None:
         """Apply a job's changed priority and place to its ready segments."""
+        if not self._ready.get(job.id):
+            return
         flows = [(kind, flow) for (kind, name), flow in self._flows.items() if name == job.id]
         if any(flow.priority != job.priority for _, flow in flows):
             self._given_samples[job.id] = self._virtual_samples.get(job.priority, 0)
@@ -112,7 +114,7 @@ class ReadyQueue:
 
     def remove_job(self, job: str) -> None:
         """Drop all ready segments of a job, and its account."""
-        for (kind, name), flow in list(self._flows.items()):
+        for (kind, name), flow in list(self._flows.items()) if self._ready.get(job) else ():
             if name == job:
                 for _, index, _ in flow.ready:
                     del self._keys[SegmentKey(job, index)]

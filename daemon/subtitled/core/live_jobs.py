@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from subtitled.core.actions import (
@@ -25,6 +25,7 @@ from subtitled.core.actions import (
 from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import PlanComplete
+from subtitled.core.queue_order import Entry, QueueOrder, queue_entry
 from subtitled.core.records import FIRST_TEXT, Job, Segment, SegmentKey, TextPlan
 from subtitled.core.states import (
     JOB,
@@ -66,14 +67,13 @@ class LiveJob(Struct):
     text_stage: TextStage = TextStage.PLANNING
     is_text_outdated: bool = False
     """Its sentences or languages have changed: they have to be planned again."""
+    open_sentences: Counter[str] = field(default_factory=Counter)
+    """Sentences that wait for a translation, by language."""
 
-    def open_sentences(self) -> dict[str, int]:
-        """Return how many sentences wait for a translation, by language."""
-        counts: Counter[str] = Counter()
-        for segment in self.segments.values():
-            if segment.text is not None and segment.state not in SEGMENT_FINAL:
-                counts[segment.text.request.target] += len(segment.text.keys)
-        return dict(counts)
+
+def started_entry(job: Job) -> Entry:
+    """Return the entry of a job that does not wait."""
+    return (0, job.order, job.order, job.id)
 
 
 def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
@@ -110,6 +110,10 @@ class LiveJobs:
         """Files that are queued or read and have no plan yet, and their size."""
         self.count_by_model: Counter[str] = Counter()
         """Jobs that name a model."""
+        self.waiting = QueueOrder()
+        """The queued jobs in the order in which they are started."""
+        self.started = QueueOrder()
+        """All other jobs in memory, oldest first."""
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -293,7 +297,13 @@ class LiveJobs:
         self._count_job(job, 1)
 
     def _count_job(self, job: Job, sign: int) -> None:
-        """Update the counts, as `_count`."""
+        """Update the counts and the orders, as `_count`."""
+        is_waiting = job.state is JobState.QUEUED
+        order, entry = (self.waiting, queue_entry(job)) if is_waiting else (self.started, started_entry(job))
+        if sign > 0:
+            order.add(entry)
+        else:
+            order.discard(entry)
         if job.state in _UNREAD and not job.is_planned:
             self.unread_files += sign
             self.unread_bytes += sign * job.size
@@ -316,6 +326,7 @@ class LiveJobs:
                 self.open_samples += sign * segment.samples
             else:
                 self.open_sentences += sign * len(segment.text.keys)
+                live.open_sentences[segment.text.request.target] += sign * len(segment.text.keys)
         if segment.text is not None:
             return
         if segment.has_pcm:

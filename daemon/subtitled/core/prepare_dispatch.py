@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import posixpath
 
 from msgspec.structs import asdict, replace
@@ -13,6 +12,7 @@ from subtitled.core.model_placement import ModelPlacement
 from subtitled.core.plan import PlanSettings
 from subtitled.core.policy import Policy
 from subtitled.core.protocol import Abandon, FeedCredit, Prepare
+from subtitled.core.queue_order import Entry, QueueOrder, queue_entry
 from subtitled.core.records import Feed, Job, Role, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -44,10 +44,10 @@ class PrepareDispatch:
         self._out = out
         self._slot_of: dict[str, str] = {}
         """Job → slot of the prepare worker that reads its file."""
-        self._queue: list[tuple[int, float, int, str]] = []
-        """Heap of jobs that wait for a prepare worker, by priority and order; may have jobs that no longer wait."""
-        self._unread: list[tuple[int, int, int, str]] = []
-        """Heap of queued jobs whose file was not read at all yet, by priority and size; likewise."""
+        self._queue = QueueOrder()
+        """Jobs that wait for a prepare worker, by priority and order; may have jobs that no longer wait."""
+        self._unread = QueueOrder()
+        """Queued jobs whose file was not read at all yet, by priority and size; likewise."""
         self._held: dict[bytes, dict[str, None]] = {}
         """Folder that may not answer → jobs with files in it; they are queued when it answers."""
         self._check_of: dict[bytes, str] = {}
@@ -63,18 +63,14 @@ class PrepareDispatch:
         if (held := self._held.get(_folder_of(job))) is not None:
             held[job.id] = None
         elif job.id not in self._slot_of:
-            heapq.heappush(self._queue, (*job.queue_key, job.id))
+            self._queue.add(queue_entry(job))
             if self._is_unread(job.id):
-                heapq.heappush(self._unread, (-job.priority, job.size, job.order, job.id))
+                self._unread.add(_unread_entry(job))
 
-    def move(self, job: Job) -> None:
+    def move(self, before: Job, job: Job) -> None:
         """Apply a job's changed priority and place."""
-        is_queued = any(name == job.id for *_, name in self._queue)
-        self._queue = [entry for entry in self._queue if entry[-1] != job.id]
-        self._unread = [entry for entry in self._unread if entry[-1] != job.id]
-        heapq.heapify(self._queue)
-        heapq.heapify(self._unread)
-        if is_queued:
+        if self._queue.discard(queue_entry(before)):
+            self._unread.discard(_unread_entry(before))
             self.enqueue(job)
 
     def hold(self, job: Job, suspicion: str = "", *, is_missing: bool = False) -> None:
@@ -99,6 +95,8 @@ class PrepareDispatch:
 
     def cancel(self, job: Job) -> None:
         """Stop reading the file of a cancelled job; if its folder is checked for it, check it for another job or no more."""
+        self._queue.discard(queue_entry(job))
+        self._unread.discard(_unread_entry(job))
         self.abandon(job.id)
         folder = _folder_of(job)
         if (held := self._held.get(folder)) is None:
@@ -127,6 +125,11 @@ class PrepareDispatch:
         """Return, once, the jobs that were queued and whose model cannot be used, and why."""
         unusable, self._unusable = self._unusable, {}
         return unusable
+
+    def feed_of(self, job: str) -> Feed | None:
+        """Return the feed of the worker that reads a job's file, or None."""
+        slot = self._slot_of.get(job)
+        return self._worker_table.workers[slot].feed if slot is not None else None
 
     def find(self, identity: str, feed: int) -> tuple[Worker, Feed] | None:
         """Return the worker and its feed if the worker is alive and this feed is its current one."""
@@ -174,11 +177,11 @@ class PrepareDispatch:
         Returns the job whose file was stopped, for the caller to queue again; None if there is no such pair. The stopped
         job has PCM in memory to continue with, and its file is not unread any more: it preempts no other.
         """
-        while self._unread and not self._is_unread(self._unread[0][3]):
-            heapq.heappop(self._unread)
+        while self._unread and not self._is_unread(self._unread.first[3]):
+            self._unread.pop_first()
         if not self._unread or self._worker_table.idle(Role.PREPARE):
             return None
-        job = self._live_jobs.job(self._unread[0][3])
+        job = self._live_jobs.job(self._unread.first[3])
         unused = self._unused_credit()
         if not self._has_room(0, unused):
             return None
@@ -188,7 +191,7 @@ class PrepareDispatch:
             return None
         other = max(others, key=lambda one: (-one.priority, one.size))
         slot = self._slot_of[other.id]
-        heapq.heappop(self._unread)
+        self._unread.pop_first()
         self.abandon(other.id)
         # It waits for credit, so it stops at once: its message is not waited for.
         self.finish(self._worker_table.workers[slot])
@@ -298,7 +301,7 @@ class PrepareDispatch:
 
     def _next(self) -> Job | None:
         while self._queue:
-            *_, name = heapq.heappop(self._queue)
+            *_, name = self._queue.pop_first()
             live = self._live_jobs.jobs.get(name)
             if live is None or name in self._slot_of:
                 continue
@@ -356,6 +359,10 @@ def _settings_of(job: Job) -> PlanSettings:
     """Return the settings of a job's plan: the daemon's when it was first planned, overridden by the job's own."""
     own = {key: value for key, value in asdict(job.options.vad).items() if value is not None}
     return replace(job.plan_settings or PlanSettings(), **own)
+
+
+def _unread_entry(job: Job) -> Entry:
+    return (-job.priority, job.size, job.order, job.id)
 
 
 def _folder_of(job: Job) -> bytes:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
     def matches(self, row: JobRow) -> bool:
         """Return whether a job is in the list."""
-        job = row.job
+        return self.matches_job(row.job) and (not self.is_damaged or bool(media_of_row(row).damaged_s))
+
+    def matches_job(self, job: Job) -> bool:
+        """Return whether a job is in the list, as far as that is known without its media facts."""
         return (
             (not self.states or job.state in self.states)
             and self.owner in {None, job.owner}
@@ -84,7 +88,6 @@ class JobFilter(Struct, frozen=True, kw_only=True):
             and (self.model is None or self.model in job.options.models)
             and (not self.inbox or self.inbox == job.options.inbox)
             and (not self.is_unheard or job.unheard > 0)
-            and (not self.is_damaged or bool(media_of_row(row).damaged_s))
         )
 
 
@@ -165,12 +168,10 @@ class Reader:
         rows = sorted(filter(job_filter.matches, found), key=_SORT_KEYS[sort])
         return _after(rows, before)[:limit]
 
-    def jobs_in_order(
-        self, jobs: Sequence[str], job_filter: JobFilter, limit: int, before: str = ""
-    ) -> list[JobRow]:
-        """Return `limit` of these jobs that match, in their order, after the job `before`."""
-        rows = [row for row in map(self.find_job, jobs) if row is not None and job_filter.matches(row)]
-        return _after(rows, before)[:limit]
+    def jobs_in_order(self, jobs: Iterable[str], job_filter: JobFilter, limit: int) -> list[JobRow]:
+        """Return the first `limit` of these jobs that match, in their order."""
+        found = (row for row in map(self.find_job, jobs) if row is not None and job_filter.matches(row))
+        return list(islice(found, limit))
 
     def _newest_orders(
         self, states: frozenset[str], owner: str | None, tag: str | None, below: int, limit: int
