@@ -213,14 +213,19 @@ def test_change_without_a_transition_is_stored_without_a_journal_entry(store: St
 
 def test_cause_of_a_failed_translation_is_stored_and_in_the_journal(store: Store) -> None:
     job = new_job(state=JobState.TRANSLATING)
-    changes = {"translation_cause": "damaged", "added_languages": ("ja",)}
+    changes = {
+        "translation_cause": "damaged",
+        "added_languages": ("ja", "es"),
+        "added_models": (("es", "a b"),),
+    }
     store.apply([SaveNewJob(job), moved(job, JobEvent.TRANSLATED, JobState.DONE, **changes)])
     row = store.find_job(job.id)
     assert row is not None
+    assert (row.job.added_languages, row.job.added_models) == (("ja", "es"), (("es", "a b"),))
     assert (row.job.translation_cause, row.job.is_already_subtitled) == ("damaged", False)
     assert store.journal(0)[-1].cause == "damaged"
     facts = job_facts(row, segments={}, sentences={}, is_uploaded=False, default_model="m")
-    assert untranslated_text(facts) == "ja: not translated: damaged"
+    assert untranslated_text(facts) == "ja: not translated: damaged, es: not translated: damaged"
 
 
 def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:

@@ -331,10 +331,29 @@ def test_language_is_added_to_a_job_that_is_done() -> None:
     b.handle(ev.TranslationRequested(job=b.jobs["a"], languages=("es", "ja"), model="nllb"))
     assert b.state("a") is JobState.TRANSLATING
     assert b.jobs["a"].translate_to == ("ja", "es")
-    assert b.jobs["a"].translate_model == "nllb"
+    assert b.jobs["a"].added_models == (("es", "nllb"), ("ja", "nllb"))
     plan(b)
     written(b)
     assert b.state("a") is JobState.DONE
+
+
+def test_model_of_an_added_language_is_not_that_of_others() -> None:
+    b = bench("gpu0")
+    transcribe(b)
+    plan(b)
+    written(b)
+    for language, model in (("es", "nllb"), ("ko", "llm"), ("es", "")):
+        b.handle(ev.TranslationRequested(job=b.jobs["a"], languages=(language,), model=model))
+        plan(b)
+        written(b)
+    job = b.jobs["a"]
+    assert {tag: job.translate_model(tag) for tag in job.translate_to} == {
+        "ja": "",
+        "es": "nllb",
+        "ko": "llm",
+    }
+    b.handle(ev.TranslationRequested(job=job, model="llm"))
+    assert {b.jobs["a"].translate_model(tag) for tag in job.translate_to} == {"llm"}
 
 
 @pytest.mark.parametrize("stage", ["planned", "leased", "writing"])

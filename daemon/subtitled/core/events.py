@@ -157,7 +157,7 @@ class TranslationRequested(Struct, frozen=True, kw_only=True):
     languages: tuple[str, ...] = ()
     """Language tags, added to the job's."""
     model: str = ""
-    """Name of the model that translates; "": the job's."""
+    """Name of the model that translates to these languages, or to all of the job without any; "": the job's."""
     is_retry: bool = False
     """Sentences that could not be translated are tried again."""
 

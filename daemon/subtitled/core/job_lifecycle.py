@@ -176,8 +176,10 @@ class JobLifecycle:
             return
         added: dict[str, Any] = {
             "added_languages": tuple(dict.fromkeys((*job.added_languages, *event.languages))),
-            "added_translate_model": event.model or job.added_translate_model,
         }
+        if event.model:
+            requested = dict.fromkeys(event.languages or job.translate_to, event.model)
+            added["added_models"] = tuple({**dict(job.added_models), **requested}.items())
         if live is None:
             self._live_jobs.load_job(job, ())
             job = self._live_jobs.move_job(job, JobEvent.TRANSLATE, translation_cause="", **added)

@@ -205,8 +205,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """0, or a unique number for a file that was submitted again on purpose."""
     added_languages: tuple[str, ...] = ()
     """Language tags that it is translated to besides those of its options."""
-    added_translate_model: str = ""
-    """Name of the model that translates, as given with an added language; "": that of its options."""
+    added_models: tuple[tuple[str, str], ...] = ()
+    """Language tags with the name of the model that a client requested for this language later."""
     translation_cause: str = ""
     """Why its sentences could not be read the last time that it was translated."""
     changed_priority: int | None = None
@@ -236,10 +236,14 @@ class Job(Struct, frozen=True, kw_only=True):
         """Language tags that it is translated to."""
         return tuple(dict.fromkeys((*self.options.translate_to, *self.added_languages)))
 
-    @property
-    def translate_model(self) -> str:
-        """Name of the model that translates; "": the first one that covers both languages."""
-        return self.added_translate_model or self.options.translate_model
+    def requested_model(self, target: str) -> str:
+        """Return the name of the model that a client requested later for one language; "" for none."""
+        return dict(self.added_models).get(target, "")
+
+    def translate_model(self, target: str) -> str:
+        """Return the name of the model that has to translate to `target`; "": the first one that covers both languages."""
+        own = self.options.translate_model if target in self.options.translate_to else ""
+        return self.requested_model(target) or own
 
     @property
     def is_download_missing(self) -> bool:

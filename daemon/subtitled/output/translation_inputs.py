@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,11 @@ def _model_of(
     It is the one that the job names, else the one that translated its sentences so far, also if others come before it now: an
     edit must not translate all sentences again. Without any model it is still that one: its translations stay.
     """
-    named = job.translate_model if target in job.added_languages else job.options.translate_model
-    used = next((row.model for row in stored.values() if not row.problem), "")
+    named = job.translate_model(target)
+    models_used = Counter(row.model for row in stored.values() if not row.problem)
+    used = min(models_used, key=lambda name: (-models_used[name], name), default="")
     problem = ""
-    for wanted in (named,) if named else (used, ""):
+    for wanted in (named,) if named else dict.fromkeys((used, job.options.translate_model, "")):
         try:
             return choose_translator(models, wanted=wanted, source=source, target=target).option, ""
         except ModelChoiceError as error:

@@ -9,7 +9,7 @@ SELECT_JOB = """
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
         language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
-        added_languages, added_translate_model, priority, place, unheard, translation_cause
+        added_languages, added_models, priority, place, unheard, translation_cause
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
 JOB_BY_ORDER = f"{SELECT_JOB} WHERE ord = ?"
@@ -23,7 +23,7 @@ UPDATE_JOB = """
     UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?,
         options = (SELECT id FROM settings WHERE data = ?), losses = ?,
         plan_settings = (SELECT id FROM settings WHERE data = ?),
-        added_languages = ?, added_translate_model = ?, priority = ?, place = ?, unheard = ?,
+        added_languages = ?, added_models = ?, priority = ?, place = ?, unheard = ?,
         translation_cause = ?,
         is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,

@@ -100,6 +100,7 @@ _plan_settings_decoder = msgspec.msgpack.Decoder(PlanSettings | None)
 _options_decoder = msgspec.msgpack.Decoder(Options)
 _packed_decoder = msgspec.msgpack.Decoder(tuple[_PackedResult, ...])
 _cues_decoder = msgspec.json.Decoder(tuple[EditedCue, ...])
+_models_decoder = msgspec.msgpack.Decoder(tuple[tuple[str, str], ...])
 _counts_decoder = msgspec.msgpack.Decoder(dict[str, int])
 
 
@@ -225,7 +226,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         sha256=row[21],
         repetition=row[22],
         added_languages=tuple(row[23].split()),
-        added_translate_model=row[24],
+        added_models=_decoded(_models_decoder, row[24], f"the models of job {row[0]}") if row[24] else (),
         changed_priority=row[25],
         place=row[26],
         unheard=row[27],

@@ -178,9 +178,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX edits_to_write ON edits (is_written, job) WHERE NOT is_written;
 
-    -- Language tags that a job is translated to besides those of its options, with spaces between them; and by which model.
+    -- Language tags that a job is translated to besides those of its options, with spaces between them; and those languages with the name of the model that a
+    -- client requested for them (MessagePack).
     ALTER TABLE jobs ADD COLUMN added_languages TEXT NOT NULL DEFAULT '';
-    ALTER TABLE jobs ADD COLUMN added_translate_model TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN added_models BLOB;
     -- Why its sentences could not be read, else empty.
     ALTER TABLE jobs ADD COLUMN translation_cause TEXT NOT NULL DEFAULT '';
 

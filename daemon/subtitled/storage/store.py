@@ -294,7 +294,7 @@ class Store(Reader):
                 job.losses,
                 settings,
                 " ".join(job.added_languages),
-                job.added_translate_model,
+                msgspec.msgpack.encode(job.added_models) if job.added_models else None,
                 job.changed_priority,
                 job.place,
                 job.unheard,
