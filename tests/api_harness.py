@@ -116,7 +116,8 @@ class ApiHarness:
             metrics=self.metrics,
             languages=lambda: {"": LANGUAGES},
         )
-        self._perform(self.broker.restore(self.store.unfinished(), time.monotonic()))
+        unfinished, is_held = self.store.unfinished(), self.store.is_queue_held()
+        self._perform(self.broker.restore(unfinished, time.monotonic(), is_held=is_held))
         self.server.start()
         self._clients: list[RawClient] = []
 

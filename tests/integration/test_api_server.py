@@ -270,6 +270,15 @@ def test_pause_is_kept_while_the_loop_waits_for_disk_space_and_the_state_is_retu
     assert (answer["request"], answer["is_held"], api.broker.is_held) == (1, True, True)
 
 
+def test_paused_queue_stays_paused_after_a_restart_until_it_is_resumed(tmp_path: Path) -> None:
+    for is_held, change in ((False, True), (True, None), (True, False), (False, None)):
+        with ApiHarness(tmp_path) as api:
+            client = api.connect()
+            assert client.request("Stats")["is_held"] is is_held
+            expected = is_held if change is None else change
+            assert client.request("Operate", is_held=change)["is_held"] is expected
+
+
 def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,9 +102,9 @@ class ObservedBroker(Broker):
         actions, deadline = super().tick(now)
         return self._run.decided(actions), deadline
 
-    def restore(self, jobs: Any, now: float) -> list[ac.Action]:
+    def restore(self, jobs: Any, now: float, *, is_held: bool = False) -> list[ac.Action]:
         """Take up the jobs of the store."""
-        return self._run.decided(super().restore(jobs, now))
+        return self._run.decided(super().restore(jobs, now, is_held=is_held))
 
 
 class DaemonRun:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from subtitled.core.actions import (
     DropTranslations,
     Save,
+    SaveHold,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
@@ -73,6 +74,8 @@ class StoreTable:
                             for key in list(stored):
                                 if key not in keys if target else stored[key].problem:
                                     del stored[key]
+                case SaveHold():
+                    pass  # no user of the simulation pauses the queue
                 case SaveWorker(slot=slot, incarnation=incarnation):
                     self.incarnations[slot] = incarnation
 

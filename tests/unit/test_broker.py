@@ -71,6 +71,8 @@ def waiting(b: Bench) -> list[str]:
 def test_files_are_started_in_the_changed_order_and_none_while_the_queue_is_paused() -> None:
     b = bench("p0", "gpu0")
     b.handle(ev.HoldRequested(is_held=True))
+    b.handle(ev.HoldRequested(is_held=True))
+    assert b.all(ac.SaveHold) == [ac.SaveHold(is_held=True)]
     for name in "abc":
         b.submit(name)
     b.handle(ev.JobMoved(job="c", neighbour="a"))

@@ -106,6 +106,12 @@ class DropTranslations(Struct, frozen=True, kw_only=True):
     """Of this language all but these."""
 
 
+class SaveHold(Struct, frozen=True):
+    """Store whether an admin has paused the queue."""
+
+    is_held: bool
+
+
 class SaveWorker(Struct, frozen=True, kw_only=True):
     """Write a worker's transition to the journal."""
 
@@ -232,6 +238,7 @@ Save = (
     | SaveText
     | DropTranslations
     | SaveWorker
+    | SaveHold
 )
 Do = (
     Spawn

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.actions import Action, WriteFailure, WriteOutputs
+from subtitled.core.actions import Action, SaveHold, WriteFailure, WriteOutputs
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
@@ -109,8 +109,11 @@ class Broker:
         wake_at = NEVER if self.is_draining else self.placement.wake_at
         return actions, min(self.worker_table.next_deadline(), wake_at)
 
-    def restore(self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float) -> list[Action]:
-        """Load the stored jobs after a restart; no worker is alive, no PCM is in memory."""
+    def restore(
+        self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float, *, is_held: bool = False
+    ) -> list[Action]:
+        """Load the stored jobs after a restart; no worker is alive, no PCM is in memory. `is_held`: the queue is paused."""
+        self.is_held = is_held
         for job, rows in jobs:
             self.live_jobs.load_job(job, rows if job.state is not JobState.TRANSLATING else ())
             for segment in self.live_jobs.segments_in(job.id, SegmentState.LEASED):
@@ -188,7 +191,9 @@ class Broker:
             case ev.JobMoved():
                 self._on_job_moved(event)
             case ev.HoldRequested(is_held=is_held):
-                self.is_held = is_held
+                if is_held is not self.is_held:
+                    self.is_held = is_held
+                    self._out.append(SaveHold(is_held))
             case ev.Expired(job=name, cause=cause):
                 self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)

@@ -132,7 +132,11 @@ class Server:
     def start(self) -> None:
         """Restore the jobs of the store and open the slots; before the first turn."""
         self._writer.sweep(written_folders(self._reconfiguration.config))
-        self._dispatcher.perform(self._broker.restore(self._parts.store.unfinished(), self._clock()))
+        store = self._parts.store
+        is_held = store.is_queue_held()
+        self._dispatcher.perform(self._broker.restore(store.unfinished(), self._clock(), is_held=is_held))
+        if is_held:
+            _log.info(log.QUEUE_PAUSED, by="an admin, before the restart")
         self._api.start()
         self._reconfiguration.start()
         self._parts.hooks.start()

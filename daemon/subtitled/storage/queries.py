@@ -59,6 +59,10 @@ JOB_FILTERS = "SELECT state, owner, tag, name FROM jobs WHERE ord = ?"
 COUNT_JOBS = "SELECT state, sum(count) FROM job_counts WHERE count > 0 GROUP BY state"
 COUNT_JOBS_OF_OWNER = "SELECT state, count FROM job_counts WHERE owner = ? AND count > 0"
 
+PAUSE_QUEUE = "INSERT OR IGNORE INTO queue_pause VALUES (1)"
+RESUME_QUEUE = "DELETE FROM queue_pause WHERE id = 1"
+IS_QUEUE_PAUSED = "SELECT count(*) FROM queue_pause WHERE id = 1"
+
 JOB_OF_SOURCE = f"""
     {SELECT_JOB} WHERE source = ? AND size = ? AND mtime_ns = ? AND options = (SELECT id FROM settings WHERE data = ?)
     ORDER BY repetition DESC LIMIT 1"""

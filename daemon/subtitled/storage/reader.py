@@ -280,6 +280,10 @@ class Reader:
         rows += sorted(ended, key=lambda row: row.ended_ms or 0)
         return [row for row in rows if row.job.sha256 or row.job.state is JobState.RECEIVING]
 
+    def is_queue_held(self) -> bool:
+        """Return whether an admin has paused the queue."""
+        return bool(self._one(sql.IS_QUEUE_PAUSED))
+
     def job_owner(self, job: str) -> str | None:
         """Return the owner of a job; None for an unknown job."""
         row = self._db.execute(sql.JOB_OWNER, (job,)).fetchone()

@@ -191,6 +191,11 @@ MIGRATIONS: tuple[str, ...] = (
     -- Stretches of speech for which the model gave no text.
     ALTER TABLE jobs ADD COLUMN unheard INTEGER NOT NULL DEFAULT 0;
 
+    -- Has a row while an admin has paused the queue.
+    CREATE TABLE queue_pause (
+        id INTEGER PRIMARY KEY CHECK (id = 1)
+    ) STRICT;
+
     -- The translation of each sentence of a job, or why there is none. The key is made of the sentence, its context and the
     -- model: what has not changed is not translated again.
     CREATE TABLE translations (

@@ -15,6 +15,7 @@ import msgspec
 from subtitled.core.actions import (
     DropTranslations,
     Save,
+    SaveHold,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
@@ -244,6 +245,9 @@ class Store(Reader):
                     self._db.execute(sql.DELETE_OTHER_TRANSLATIONS, (job_id, target, kept))
                 else:
                     self._db.execute(sql.DELETE_UNTRANSLATED, (job_id,))
+                return None
+            case SaveHold(is_held=is_held):
+                self._db.execute(sql.PAUSE_QUEUE if is_held else sql.RESUME_QUEUE)
                 return None
             case SaveWorker():
                 name = f"{save.slot}.{save.incarnation}"
