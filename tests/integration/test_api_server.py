@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -344,3 +345,29 @@ def test_translation_of_a_file_in_english_is_edited_as_its_text(api: ApiHarness)
     answer = api.connect().request("SaveCues", cues, job=job, version=0, task="translate")
     assert answer["type"] == "CueVersions"
     assert [task for task in ("transcribe", "translate") if api.store.edit(job, task)] == ["transcribe"]
+
+
+def test_draft_of_a_closed_page_is_translated_when_it_is_old(tmp_path: Path) -> None:
+    """No person saves it; the daemon may have been restarted since."""
+    options = Options(language="en", translate_to=("ja",))
+
+    def cues(text: str) -> bytes:
+        return msgspec.json.encode([{"start_ms": 0, "end_ms": 900, "lines": [text]}])
+
+    with ApiHarness(tmp_path) as api:
+        job = api.ended_job(options=options).id
+        client = api.connect()
+        for name, session in ((job, "one"), (api.ended_job(options=options).id, "two")):
+            client.request("SaveCues", cues("Hello."), job=name, version=0, draft_session=session)
+        api.turn()
+        assert api.facts(job).state == "done"
+        assert api.server.handlers.drafts_due_at < time.monotonic() + 301
+    with sqlite3.connect(tmp_path / "subtitled.sqlite") as database:
+        database.execute("UPDATE edits SET begun_ms = begun_ms - 300000 WHERE job = ?", (job,))
+    database.close()
+    with ApiHarness(tmp_path) as api:
+        api.turn_until(lambda: api.facts(job).state == "translating", "the edit is translated")
+        assert api.server.handlers.drafts_due_at < time.monotonic() + 301, "the other draft is not old"
+        newest = api.store.edit(job, "transcribe")
+        assert newest is not None
+        assert (newest.version, newest.draft_session) == (1, "")

@@ -147,6 +147,8 @@ def test_an_edit_saves_itself_and_is_undone_without_end(browser: Browser, daemon
     browser.click("#downloads a", "SRT")
     assert f"{head}\n{tail}" in browser.downloaded(".srt").read_text("utf-8")
     assert daemon.client.cue_versions(talk)[0].cues == len(edited)
+    newest = "SELECT draft_session FROM edits WHERE job = ? ORDER BY version DESC LIMIT 1"
+    assert daemon.query(newest, talk) == [("",)], "the edit is a version, which is translated"
 
 
 def test_times_are_changed_by_numbers_keys_and_dragging(browser: Browser, daemon: Daemon, talk: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -68,7 +69,7 @@ from subtitled.runtime.background import BackgroundPool, CallInLoop, FolderThrea
 from subtitled.storage.durability import DurabilityQueue
 from subtitled.storage.reader import JobFilter, Reader
 from subtitled.storage.rows import EditRow, JobRow, JournalEntry, ResultRow, pack_cues
-from subtitled.storage.store import Store, is_deletable
+from subtitled.storage.store import DRAFT_MS, Store, is_deletable
 from subtitled.version import VERSION
 
 MAX_LISTED = 1000
@@ -84,6 +85,8 @@ MAX_RENDERED = 32
 """Answers rendered at once; each holds all results of a job."""
 MAX_CUES_BYTES = 4 * 2**20
 """Of the cues in a SaveCues, in JSON."""
+RETRY_DRAFTS_S = 60.0
+"""Wait until old drafts are read again, while the database accepts no change."""
 CANCELLABLE = JOB_LIVE - {JobState.WRITING}
 _log = log.get()
 STATE_LOST = "the server's state folder was deleted"
@@ -146,6 +149,8 @@ class RequestHandlers:
         self._edit_pool = edit_pool
         self.on_edited: Callable[[str], None] = lambda _: None
         """Receives a job whose output files are to be written again."""
+        self.drafts_due_at = 0.0
+        """When `keep_old_drafts` is to be called (monotonic)."""
         self._languages = languages
         self._send_to_watchers = send_to_watchers
         self._queries = BackgroundPool("queries", call_in_loop)
@@ -755,8 +760,30 @@ class RequestHandlers:
         # The person relies on it, as a client does on a new job.
         self._durability.when_durable(lambda: self._reply_with_versions(message.request, row, task, peer))
         self.on_edited(job.id)
-        if job.translate_to and not message.draft_session:
+        if message.draft_session:
+            self.drafts_due_at = min(self.drafts_due_at, time.monotonic() + DRAFT_MS / 1000)
+        else:
+            self._translate_edit(job)
+
+    def _translate_edit(self, job: Job) -> None:
+        """Translate what an edit has changed."""
+        if job.translate_to:
             self._dispatch(TranslationRequested(job=job))
+
+    def keep_old_drafts(self, now: float) -> None:
+        """Make versions of the drafts that no later draft replaces any more, and translate them: their pages may be closed."""
+        self.drafts_due_at = now + RETRY_DRAFTS_S
+        if self._stats.state_fault or self._store.is_lost:
+            return
+        try:
+            jobs, next_ms = self._store.keep_old_drafts()
+        except NoSpaceError:
+            return
+        self.drafts_due_at = math.inf if next_ms is None else now + next_ms / 1000
+        for name in jobs:
+            row = self._store.find_job(name)
+            if row is not None and row.job.state in WITH_TRANSCRIPT:
+                self._translate_edit(row.job)
 
     def _reply_with_versions(self, request: int, row: JobRow, task: str, peer: Peer) -> None:
         versions = self._store.edit_versions(row.job.id, task)

@@ -195,7 +195,8 @@ class ApiServer:
         """Longest time until `receive` must be called again."""
         retention_s = max(0.0, self._retention.next_at - time.monotonic())
         endpoints_s = (endpoint.poll_timeout_s for endpoint in self._endpoints)
-        return min(self._limits.poll_timeout_s, retention_s, *endpoints_s)
+        drafts_s = max(0.0, self.handlers.drafts_due_at - time.monotonic())
+        return min(self._limits.poll_timeout_s, retention_s, drafts_s, *endpoints_s)
 
     def start(self) -> None:
         """Resume unfinished uploads and downloads; the broker must know its jobs by then."""
@@ -210,6 +211,8 @@ class ApiServer:
         self.uploads.tick(now, _now_ms())
         self._durability.checkpoint_if_due()
         self._retention.tick(now, _now_ms())
+        if now >= self.handlers.drafts_due_at:
+            self.handlers.keep_old_drafts(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self._preview.tick(now)

@@ -177,6 +177,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (job, task, version)
     ) STRICT;
     CREATE INDEX edits_to_write ON edits (is_written, job) WHERE NOT is_written;
+    CREATE INDEX drafts ON edits (begun_ms, job, task) WHERE draft_session <> '';
 
     -- Language tags that a job is translated to besides those of its options, with spaces between them; and those languages with the name of the model that a
     -- client requested for them (MessagePack).

@@ -182,6 +182,28 @@ class Store(Reader):
             state = job.state.value
             return [self._record(now_ms, "job", job.id, job.owner, "", state, EDITED, state, "")]
 
+    def keep_old_drafts(self) -> tuple[list[str], int | None]:
+        """Make a version of its own of each draft that is DRAFT_MS old; raises NoSpaceError.
+
+        Returns the jobs whose newest version it is, and the time in ms until the next draft is so old, None without any.
+        """
+        now_ms = _now_ms()
+        drafts = self._db.execute(sql.DRAFTS).fetchall()
+        ages_ms = {draft[:3]: now_ms - draft[3] for draft in drafts}
+        old = [draft for draft, age_ms in ages_ms.items() if not 0 <= age_ms < DRAFT_MS]
+        next_ms = min(
+            (DRAFT_MS - age_ms for age_ms in ages_ms.values() if 0 <= age_ms < DRAFT_MS), default=None
+        )
+        if not old:
+            return [], next_ms
+        with transaction(self._db):
+            self._db.executemany(sql.KEEP_DRAFT, old)
+        return [job for job, task, version in old if self._is_newest(job, task, version)], next_ms
+
+    def _is_newest(self, job: str, task: str, version: int) -> bool:
+        newest = self.edit(job, task)
+        return newest is not None and newest.version == version
+
     def mark_edits_written(self, job: str, versions: Mapping[str, int]) -> None:
         """Record that the output files contain these versions, by task; raises NoSpaceError."""
         with transaction(self._db):

@@ -564,7 +564,7 @@ class Editor {
   }
 
   async #close() {
-    if (this.#saver.state !== "saved" && !(await this.#saver.save({ isDraft: false }))) return;
+    if (!(await this.#saver.save({ isDraft: false }))) return;
     this.#listeners.abort();
     byId("editor").remove();
     this.#style.remove();
