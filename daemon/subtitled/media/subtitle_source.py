@@ -12,8 +12,8 @@ from subtitle.errors import OptionError
 from subtitle.messages import EditedCue
 from subtitle.subtitle_files import parse_subtitles
 from subtitled.errors import MediaError
-from subtitled.languages import code_of
 from subtitled.media.media_file import MediaFile
+from subtitled.output.paths import split_language
 
 MAX_BYTES = 8 * 2**20
 MAX_CUES = 50_000
@@ -42,7 +42,7 @@ def read_subtitle_file(
 ) -> tuple[tuple[EditedCue, ...], str]:
     """Return the cues of a subtitle file and their language, which is `language` if given.
 
-    Else it is that of the file's name, or that of the text. Raises MediaError for a file that is none, and for one whose language
+    Else it is that of the file's name, unless the text is certainly in another one, or that of the text. Raises MediaError for a file that is none, and for one whose language
     is not certain.
     """
     file = MediaFile(path, root)
@@ -60,7 +60,7 @@ def read_subtitle_file(
         raise MediaError(str(error)) from error
     if not cues or len(cues) > MAX_CUES:
         raise MediaError(f"the subtitle file has {len(cues)} cues; 1 to {MAX_CUES} are allowed")
-    found = language or _language_of_name(Path(path).name) or language_of_text(" ".join(_texts(cues)))
+    found = language or _language_of(Path(path).name, language_of_text(" ".join(_texts(cues))))
     if found is None:
         raise MediaError(
             "the language of the subtitles is not certain; name it with --language, or in the file's name (talk.en.srt)"
@@ -89,11 +89,15 @@ def language_of_text(text: str) -> str | None:
     return first if most > 1.2 * second and 20 * most >= words.total() else None
 
 
-def _language_of_name(name: str) -> str | None:
-    """Return the language that a file's name has before its suffix: "talk.en.srt", "talk.zh-TW.forced.srt"."""
-    parts = name.split(".")[1:-1]
-    known = (code_of(part) for part in reversed(parts[-2:]) if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", part))
-    return next((code for code in known if code is not None), None)
+def _language_of(name: str, of_text: str | None) -> str | None:
+    """Return the language of a file by its name ("talk.en.srt", "talk.zh-TW.forced.srt") and its text.
+
+    The text goes first if it is in English, or if that of the name would have been found in it: Danish words do not make a
+    Norwegian file Danish.
+    """
+    _, of_name = split_language(name)
+    is_found = of_text == "en" or of_name in {"ja", "zh", *_SCRIPTS.values(), *_COMMON}
+    return of_text if of_text is not None and is_found else of_name or of_text
 
 
 def _texts(cues: Iterable[EditedCue]) -> Iterable[str]:

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 ERROR_SUFFIX = ".error.txt"
 
 _SUBTITLE_SUFFIXES = frozenset({".srt", ".vtt"})
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_]\w+)?")
+_LANGUAGE = re.compile(r"[a-z]{2,3}|[A-Za-z]{2,3}[-_]\w+")
+"""A tag in a file name; "No" or "It" before the suffix is a word of the title."""
 FLAGS = get_args(Flag)
 """Flags in a file name, in this order after the language; Jellyfin, Plex and Emby read them."""
+_MARKS = frozenset({*FLAGS, "cc", "foreign"})
+"""Flags in the names of other programs' files, besides "hi"."""
 
 
 def output_folder(inbox_root: str | Path, source: str | Path, output: str | Path) -> Path:
@@ -55,7 +58,7 @@ def output_paths(
     endings = {form: f".partial.{form}" if is_partial else f".{form}" for form in formats}
     longest = max(endings.values(), key=len, default="")
     tag = language_tag(language, is_bilingual=is_bilingual) + flag_tag(flags)
-    for base in _bases(_without_language(Path(source).name), tag, longest):
+    for base in _bases(split_language(Path(source).name)[0], tag, longest):
         paths = {form: Path(folder, base + ending) for form, ending in endings.items()}
         if all(is_mine(path) for path in paths.values()):
             return paths
@@ -105,17 +108,26 @@ def error_text(job: str, source: str | Path, cause: str, remedy: str) -> str:
     )
 
 
-def _without_language(name: str) -> str:
-    """Return the name of a source; of a subtitle file without the language before its suffix: `talk.srt` for `talk.en.srt`."""
+def split_language(name: str) -> tuple[str, str | None]:
+    """Return the name of a source without its language, and Whisper's code of that: `talk.srt` and "en" for `talk.en.sdh.srt`.
+
+    Only a subtitle file has its language before the suffix, or before flags. "hi" after another language is the flag of subtitles
+    for the hearing impaired, else Hindi.
+    """
     path = Path(name)
     marks = path.stem.split(".")
     if path.suffix.lower() not in _SUBTITLE_SUFFIXES:
-        return name
-    while len(marks) > 1 and marks[-1] in FLAGS:
+        return name, None
+    while len(marks) > 1 and marks[-1].lower() in _MARKS:
         marks.pop()
-    if len(marks) > 1 and _LANGUAGE.fullmatch(marks[-1]) and code_of(marks[-1]):
+    if len(marks) > 2 and marks[-1].lower() == "hi" and _code_of_mark(marks[-2]):
         marks.pop()
-    return ".".join(marks) + path.suffix
+    code = _code_of_mark(marks[-1]) if len(marks) > 1 else None
+    return ".".join(marks[:-1] if code else marks) + path.suffix, code
+
+
+def _code_of_mark(mark: str) -> str | None:
+    return code_of(mark) if _LANGUAGE.fullmatch(mark) else None
 
 
 def _bases(name: str, tag: str, longest: str) -> Iterable[str]:
