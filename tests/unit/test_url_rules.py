@@ -6,7 +6,13 @@ import ipaddress
 
 import pytest
 
-from subtitled.config.url_rules import UrlError, check_url, is_allowed_address, is_allowed_host
+from subtitled.config.url_rules import (
+    UrlError,
+    check_url,
+    is_allowed_address,
+    is_allowed_host,
+    without_queries,
+)
 
 HOSTS = ("example.org", "2001:db8::1", "192.0.2.1")
 
@@ -37,6 +43,8 @@ def test_allowed_url_is_returned_in_its_canonical_form(url: str, checked: str) -
         ("example.org/a", "the scheme ''"),
         ("https://user:secret@example.org/a", "user name or password"),
         ("https://example.org@127.0.0.1/", "user name or password"),
+        ("https://evil.org/a?token=secret", "'https://evil.org/a?…': the host 'evil.org' is not allowed"),
+        ("https://example.org/a?b=1 token=secret", "'https://example.org/a?…' contains a space"),
         ("https://evil.org/a", "'evil.org' is not allowed; url.allowed_hosts on the server: example.org"),
         ("https://notexample.org/a", "'notexample.org' is not allowed"),
         ("https://example.org.evil.org/a", "is not allowed"),
@@ -64,6 +72,13 @@ def test_refused_url_is_named_with_the_reason(url: str, reason: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_queries_of_urls_are_cut_from_a_text() -> None:
+    text = 'Unsupported URL: https://example.org/a?token=secret#t (see "HTTP://example.org?X-Amz-Signature=1")? no'
+    assert (
+        without_queries(text) == 'Unsupported URL: https://example.org/a?… (see "HTTP://example.org?…")? no'
+    )
+
+
 def test_a_list_of_hosts_covers_subdomains_but_not_parts_of_names() -> None:
     assert is_allowed_host("www.example.org", ["example.org"])
     assert not is_allowed_host("badexample.org", ["example.org"])
@@ -80,14 +95,18 @@ def test_a_list_of_hosts_covers_subdomains_but_not_parts_of_names() -> None:
         "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2001:db8::1", "2001:0:1:1:1:1:80ff:fffe", "localhost", "", "127.1",
-        "2130706433", "0x7f.0.0.1",
+        "2130706433", "0x7f.0.0.1", "fec0::1", "192.88.99.1", "2606:4700:4700::5efe:169.254.169.254",
+        "2606:4700:4700::200:5efe:127.0.0.1", "fe80::5efe:8.8.8.8",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     assert not is_allowed_address(address, ())
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2606:4700:4700::5efe:8.8.8.8"],
+)
 def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed_address(address, ())
 

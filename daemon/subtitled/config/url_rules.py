@@ -14,8 +14,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
-_RESERVED = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
-"""Networks that some releases of Python call global: the metadata of Azure and Oracle, local NAT64."""
+_RESERVED = tuple(
+    map(
+        ipaddress.ip_network,
+        ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "fec0::/10"),
+    )
+)
+"""Networks that Python, or some of its releases, call global: metadata of Azure and Oracle, 6to4 relays, local NAT64, site-local."""
+_ISATAP = (bytes.fromhex("00005efe"), bytes.fromhex("02005efe"))
+"""What stands before the IPv4 address at the end of an IPv6 one, in any network (RFC 5214)."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -29,7 +36,7 @@ def check_url(url: str, allowed_hosts: Iterable[str]) -> str:
         raise UrlError(f"the URL has {len(url)} characters; the limit is {MAX_URL_CHARS}")
     if re.search(r"[\x00-\x20\x7f\\\\]", url):
         raise UrlError(
-            f"URL {url[:200]!r} contains a space, a control character or a backslash; encode it as %XX"
+            f"URL {_shown(url)!r} contains a space, a control character or a backslash; encode it as %XX"
         )
     try:
         parts = urlsplit(url)
@@ -121,8 +128,8 @@ def parse_network(text: str) -> Network | None:
 def is_allowed_address(text: str, networks: Iterable[Network]) -> bool:
     """Return whether an IP address may be connected to: a public one, or one in `networks`.
 
-    An IPv6 address that stands for an IPv4 address (mapped, 6to4, NAT64) is allowed if that one is. An address that is not
-    valid, is not.
+    An IPv6 address that stands for an IPv4 address (mapped, 6to4, NAT64) is allowed if that one is; one that contains it
+    besides its network (ISATAP), if both are. An invalid address is not allowed.
     """
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -131,6 +138,10 @@ def is_allowed_address(text: str, networks: Iterable[Network]) -> bool:
     embedded = _embedded(address)
     if embedded is not None:
         return is_allowed_address(str(embedded), networks)
+    if address.packed[-8:-4] in _ISATAP:
+        inner = ipaddress.IPv4Address(address.packed[-4:])
+        if not is_allowed_address(str(inner), networks):
+            return False
     if any(address in network for network in networks):
         return True
     if any(address in network for network in _RESERVED):
@@ -146,6 +157,12 @@ def _embedded(address: Address) -> ipaddress.IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 
 
+def without_queries(text: str) -> str:
+    """Return a text in which the URLs have no query, which may be a secret, such as the signature of a link."""
+    return re.sub(r"""(https?://[^\s?#'"<>]*)\?[^\s'"<>]*""", r"\1?…", text, flags=re.IGNORECASE)
+
+
 def _shown(url: str) -> str:
-    """Return a URL for a message, without a password."""
-    return re.sub(r"//[^/?#]*@", "//…@", url)[:200]
+    """Return a URL for a message, without a password or query."""
+    plain, mark, _ = re.sub(r"//[^/?#]*@", "//…@", url).partition("?")
+    return f"{plain[:200]}{'?…' if mark else ''}"
