@@ -42,6 +42,19 @@ DEAF = (sys.executable, "-c", "import time; time.sleep(600)")
 CRASHES = (sys.executable, "-c", "import os; os.read(0, 8); os.abort()")
 
 
+ANSWERS = """
+import sys
+from subtitled.runtime import pipes
+while pipes.read(sys.stdin.buffer) is not None:
+    pipes.write(sys.stdout.buffer, open(sys.argv[1], "rb").read())
+"""
+
+
+def answering(response: Path) -> PreviewPool:
+    """Return a pool whose child answers each request with the content of a file."""
+    return PreviewPool((sys.executable, "-c", ANSWERS, str(response)), count=1)
+
+
 @pytest.fixture
 def pool() -> Iterator[PreviewPool]:
     made = PreviewPool()
@@ -215,6 +228,43 @@ def test_one_client_cannot_use_all_pending_audio_requests(audio_range: AudioRang
     for come_back in coming:
         come_back()
     assert [type(answer) for answer in answers] == [ms.Error] * MAX_PENDING
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (b"\xa0", "invalid facts"),
+        (msgspec.msgpack.encode({"width": -1}), "invalid facts"),
+        (msgspec.msgpack.encode({"height": 2**63}), "invalid facts"),
+        (b"\x81\xa5cause\xa1\xff", "invalid facts"),
+        (bytes(media_preview.MAX_CACHED_BYTES + 1), "the limit is"),
+    ],
+)
+def test_invalid_facts_of_a_decoder_are_an_error(response: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "response").write_bytes(msgspec.msgpack.encode({"data": response}))
+    pool = answering(tmp_path / "response")
+    wanted = VideoPart(path=b"/film", root=b"", size=1, mtime_ns=1, form=None, start=0, length=0)
+    with pytest.raises(MediaError, match=reason):
+        media_preview._decode_checked(pool, wanted)
+    pool.close()
+
+
+def test_more_data_than_requested_is_an_error(audio_range: AudioRange, tmp_path: Path) -> None:
+    (tmp_path / "response").write_bytes(msgspec.msgpack.encode({"data": bytes(100_000)}))
+    pool = answering(tmp_path / "response")
+    part = VideoPart(path=b"/film", root=b"", size=1, mtime_ns=1, form="original", start=0, length=9)
+    for wanted in (audio_range, part):
+        with pytest.raises(MediaError, match="returned 100000 bytes"):
+            media_preview._decode_checked(pool, wanted)
+    pool.close()
+
+
+def test_response_that_is_not_utf_8_is_an_error(audio_range: AudioRange, tmp_path: Path) -> None:
+    (tmp_path / "response").write_bytes(b"\x81\xa5fault\xa1\xff")
+    pool = answering(tmp_path / "response")
+    with pytest.raises(MediaError, match="crashed the decoder"):
+        pool.decode(audio_range)
+    pool.close()
 
 
 def test_cached_segments_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:

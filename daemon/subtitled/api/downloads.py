@@ -34,7 +34,7 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.validation import safe_name
 from subtitled.config.checks import LANGUAGES
 from subtitled.config.schema import UploadsConfig, UrlConfig
-from subtitled.config.url_rules import UrlError, check_url
+from subtitled.config.url_rules import UrlError, check_url, without_queries
 from subtitled.core.events import DownloadFailed, Event, JobArrived, Uploaded
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
@@ -185,7 +185,10 @@ class Downloads:
         download = self._open.get(job.id)
         match job.state:
             case JobState.RECEIVING if download is None and job.options.url:
-                self._call_in_loop(partial(self._add_again, job))
+                self._open[job.id] = download = _Download(
+                    job
+                )  # so that a cancellation before its start stops it
+                self._call_in_loop(partial(self._start_again, download))
                 return True
             case JobState.CANCELLED if download is not None:
                 self._stop(download)
@@ -203,21 +206,27 @@ class Downloads:
 
     # -- queue -----------------------------------------------------------------------------------------------
 
-    def _add_again(self, job: Job) -> None:
+    def _start_again(self, download: _Download) -> None:
         """Reserve space for a job that is retried, and download its file."""
-        if job.id in self._open or self._is_closed:
+        job = download.job
+        if self._is_closed:
+            return
+        if download.is_stopped:
+            self._end(download)
+            self._upload_store.discard(job.id)
             return
         try:
             self.check(job.options.url)
             self._upload_store.reserve(job.id, None)
         except RefusedError as error:
-            self._dispatch(DownloadFailed(job=job.id, cause=str(error)))
+            self._end(download)
+            self._dispatch(DownloadFailed(job=job.id, cause=without_queries(str(error))))
             return
-        self._add(job)
+        self._waiting.append(download)
+        self._start_next()
 
     def _add(self, job: Job) -> None:
-        download = _Download(job)
-        self._open[job.id] = download
+        self._open[job.id] = download = _Download(job)
         self._waiting.append(download)
         self._start_next()
 
@@ -308,7 +317,7 @@ class Downloads:
         self._end(download)
         self._upload_store.discard(download.job.id)
         if not download.is_stopped:
-            cause = f"download of {download.job.options.url[:300]}: {error}"
+            cause = f"download of {without_queries(download.job.options.url)[:300]}: {without_queries(error)}"
             self._dispatch(DownloadFailed(job=download.job.id, cause=cause))
         self._start_next()
 
@@ -337,7 +346,7 @@ class Downloads:
         """Run the process of a download and report its outcome to the loop."""
         try:
             report = self._supervise(download, settings, timeout_s)
-        except (OSError, msgspec.DecodeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever the process sends, its end must reach the loop
             report = DownloadReport(error=f"the download process failed: {error}; retry the job")
         self._call_in_loop(partial(self._on_end, download, report))
 
@@ -415,7 +424,7 @@ def _reports(pipe: IO[bytes], until: float, stall_s: float) -> Iterator[Download
 
 def _take(folder: Path, name: str, wanted: str) -> _Complete:
     """Give a downloaded file its final name, sync and hash it. Blocks; raises OSError."""
-    if name != Path(name).name:
+    if name != Path(name).name or "\0" in name:
         raise OSError(errno.EINVAL, f"the file name {name[:100]!r} is not in the folder of the job")
     path = folder / wanted
     (folder / name).rename(path)

@@ -234,12 +234,31 @@ class _Decoders:
             on_error(error)
 
         self._pending[owner] += 1
-        self.background.run(partial(self.pool.decode, wanted), decoded, failed, MediaError)
+        self.background.run(partial(_decode_checked, self.pool, wanted), decoded, failed, MediaError)
 
     def _release(self, owner: str) -> None:
         self._pending[owner] -= 1
         if not self._pending[owner]:
             del self._pending[owner]
+
+
+def _decode_checked(pool: PreviewPool, wanted: AudioRange | VideoPart) -> bytes:
+    """Return what is requested; raises MediaError, also for what a decoder that a file has taken over may send."""
+    data = pool.decode(wanted)
+    if isinstance(wanted, AudioRange):
+        max_bytes = wanted.samples * BYTES_PER_SAMPLE
+    elif wanted.form == "original":
+        max_bytes = wanted.length
+    else:
+        max_bytes = MAX_CACHED_BYTES
+    if len(data) > max_bytes:
+        raise MediaError(f"its decoder returned {len(data)} bytes of {wanted.what}; the limit is {max_bytes}")
+    if isinstance(wanted, VideoPart) and wanted.form is None:
+        try:
+            _facts_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MediaError(f"its decoder returned invalid facts: {error}") from None
+    return data
 
 
 class _PartCache:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Bytes = Annotated[int, Meta(ge=0, le=2**53)]
+"""A number of bytes; the process is not trusted, and larger ones have no place in a message or the database."""
 
 
 class DownloadSettings(Struct, frozen=True, kw_only=True):
@@ -23,14 +28,14 @@ class DownloadSettings(Struct, frozen=True, kw_only=True):
 class DownloadReport(Struct, frozen=True, kw_only=True):
     """A line of the process's output; the last one has `file` or `error`."""
 
-    received_bytes: int = 0
-    total_bytes: int = 0
+    received_bytes: Bytes = 0
+    total_bytes: Bytes = 0
     """Size of the whole file; 0 if unknown."""
-    title: str = ""
-    language: str = ""
+    title: Annotated[str, Meta(max_length=500)] = ""
+    language: Annotated[str, Meta(max_length=32)] = ""
     """As the site names it, such as "en-US"; "" if it does not."""
-    file: str = ""
+    file: Annotated[str, Meta(max_length=255)] = ""
     """Name of the complete file in the folder."""
-    error: str = ""
-    missing: tuple[str, ...] = ()
+    error: Annotated[str, Meta(max_length=1000)] = ""
+    missing: Annotated[tuple[Annotated[str, Meta(max_length=500)], ...], Meta(max_length=8)] = ()
     """Layers of the sandbox that the kernel lacks."""

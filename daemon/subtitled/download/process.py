@@ -191,7 +191,7 @@ class _Download:
             self._too_large(int(size))
 
     def _on_progress(self, progress: dict[str, Any]) -> None:
-        received, total = progress.get("downloaded_bytes") or 0, progress.get("total_bytes") or 0
+        received, total = (max(0, progress.get(name) or 0) for name in ("downloaded_bytes", "total_bytes"))
         if max(received, total) > self._settings.max_bytes:
             self._too_large(max(received, total))
         if time.monotonic() - self._reported_at >= REPORT_S:
@@ -214,8 +214,8 @@ class _Download:
             raise DownloadRefusedError("the site returned no media file")
         return DownloadReport(
             file=complete[0].name,
-            title=str(info.get("title") or "")[:500],
-            language=str(info.get("language") or "")[:32],
+            title=_encodable(str(info.get("title") or ""))[:500],
+            language=_encodable(str(info.get("language") or ""))[:32],
         )
 
     def _send(self, report: DownloadReport) -> None:
@@ -259,7 +259,12 @@ def _plain(message: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:500]
+    return " ".join(_encodable(text).split())[:500]
+
+
+def _encodable(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which pages have in JSON and which UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _send(output: int, report: DownloadReport) -> None:

@@ -128,7 +128,7 @@ class _ChildSlot:
         self._is_over = False
 
     def request(self, wanted: AudioRange | VideoPart, until: float) -> _Response:
-        """Return the child's response; raises TimeoutError, OSError, EOFError, msgspec.DecodeError."""
+        """Return the child's response; raises TimeoutError, OSError, EOFError, msgspec.DecodeError, UnicodeDecodeError."""
         if self._child is not None and self.path not in {b"", wanted.path}:
             self.end()  # the sandbox of a child leaves it one file
         if self._child is None:
@@ -258,7 +258,7 @@ class PreviewPool:
                 raise MediaError(
                     f"its {wanted.what} could not be decoded within {self._limit_s:g} s"
                 ) from None
-            except (OSError, EOFError, msgspec.DecodeError) as error:
+            except (OSError, EOFError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 slot.end()
                 if self._is_closed:
                     raise MediaError("the server is stopping") from error

@@ -9,12 +9,12 @@ import io
 import os
 import time
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import av
 from av.filter import Graph
 from av.stream import Discard, Disposition
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from subtitle.messages import VIDEO_SEGMENT_MS
 from subtitled.errors import MediaError
@@ -75,12 +75,12 @@ _MP4_BRANDS = (
 class VideoFacts(Struct, frozen=True, kw_only=True):
     """What is known of the picture of a file."""
 
-    width: int = 0
+    width: Annotated[int, Meta(ge=0, le=2**31)] = 0
     """Width and height as they are shown: rotated, with square pixels; 0 without a picture."""
-    height: int = 0
-    media_type: str = ""
+    height: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    media_type: Annotated[str, Meta(max_length=200)] = ""
     """With `codecs`, if a browser may play the file itself; "" if not."""
-    cause: str = ""
+    cause: Annotated[str, Meta(max_length=2000)] = ""
     """Why the picture of a file that has one cannot be shown."""
 
 
