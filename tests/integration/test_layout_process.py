@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -15,13 +15,14 @@ from structlog.testing import capture_logs
 
 from daemon import eventually, is_running
 from subtitle.messages import LayoutOptions
+from subtitled.core.actions import StoredTranslation
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.protocol import Media, SegmentResult
-from subtitled.core.records import Job, Options
+from subtitled.core.records import Job, Options, TextPlan
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase, Word
 from subtitled.errors import LayoutError
-from subtitled.output.layout_process import COMMAND, LayoutProcess, compose, compose_all
+from subtitled.output.layout_process import COMMAND, LayoutProcess, TranslationInput, compose, compose_all
 from subtitled.storage.rows import JobRow, ResultRow
 
 if TYPE_CHECKING:
@@ -91,6 +92,38 @@ def test_child_returns_the_same_as_compose(layout_process: LayoutProcess) -> Non
     assert len(both) == 2
     assert both[0].cues
     assert both[0].missing
+
+
+def test_stored_translations_are_planned_again_only_for_another_model_or_term(
+    layout_process: LayoutProcess,
+) -> None:
+    row, results = finished()
+
+    def planned(row: JobRow = row, **fields: Any) -> tuple[TextPlan, ...]:
+        order = TranslationInput(target="ja", **{"model": "m", **fields})
+        return layout_process.plan_translations(row, results, (order,), model="whisper")[0].texts
+
+    def stored(text: TextPlan, **fields: str) -> dict[str, StoredTranslation]:
+        rows = zip(text.keys, text.request.sentences, strict=True)
+        return {
+            key: StoredTranslation(target="ja", key=key, source=source, text="x", **{"model": "m", **fields})
+            for key, source in rows
+        }
+
+    (first,) = planned()
+    good, failed = stored(first), stored(first, problem="no answer")
+    assert not planned(stored=good)
+    assert not planned(stored=good, model="n"), "the model was removed, another one covers the languages"
+    assert not planned(stored=good, model="n", is_requested=True, problem="no such model")
+    assert not planned(stored=failed)
+    terms = (("word1", "語"),)
+    for again in (
+        planned(stored=good, model="n", is_requested=True),
+        planned(stored=failed, model="n"),
+        planned(stored=good, glossary=terms),
+    ):
+        assert [text.keys for text in again] == [first.keys], "its result replaces the stored one"
+    assert not planned(stored=stored(first, terms="word1 = 語"), glossary=terms)
 
 
 def test_killed_child_is_replaced(layout_process: LayoutProcess) -> None:

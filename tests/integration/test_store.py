@@ -12,9 +12,17 @@ from msgspec.structs import replace
 
 from subtitle.commands.submit import untranslated_text
 from subtitled.api.views import job_facts
-from subtitled.core.actions import SaveJob, SaveNewJob, SaveNewSegment, SaveSegment, SaveWorker
+from subtitled.core.actions import (
+    SaveJob,
+    SaveNewJob,
+    SaveNewSegment,
+    SaveSegment,
+    SaveText,
+    SaveWorker,
+    StoredTranslation,
+)
 from subtitled.core.plan import Plan, PlanPiece, PlanSettings, Span
-from subtitled.core.records import Job, Options, Segment, SegmentKey
+from subtitled.core.records import FIRST_TEXT, Job, Options, Segment, SegmentKey, TextPlan
 from subtitled.core.states import (
     JobEvent,
     JobState,
@@ -23,6 +31,7 @@ from subtitled.core.states import (
     WorkerEvent,
     WorkerState,
 )
+from subtitled.core.translation import TranslationRequest
 from subtitled.errors import StoreError
 from subtitled.storage.reader import Reader
 from subtitled.storage.rows import pack_results
@@ -226,6 +235,29 @@ def test_cause_of_a_failed_translation_is_stored_and_in_the_journal(store: Store
     assert store.journal(0)[-1].cause == "damaged"
     facts = job_facts(row, segments={}, sentences={}, is_uploaded=False, default_model="m")
     assert untranslated_text(facts) == "ja: not translated: damaged, es: not translated: damaged"
+
+
+def test_translation_is_replaced_by_another_and_kept_if_there_is_none(store: Store) -> None:
+    job = new_job()
+    request = TranslationRequest(source="de", target="ja", sentences=("Ja.",))
+    text = TextPlan(model="m", request=request, keys=("k",), terms=("",))
+    segment = Segment(key=SegmentKey(job.id, FIRST_TEXT), state=SegmentState.DONE, text=text)
+
+    def save(**fields: str) -> StoredTranslation:
+        row = StoredTranslation(target="ja", key="k", source="Ja.", **fields)
+        before, event = SegmentState.LEASED, SegmentEvent.DONE
+        store.apply([SaveText(segment=segment, before=before, event=event, translations=(row,))])
+        return store.translations(job.id, "ja")["k"]
+
+    store.apply([SaveNewJob(job)])
+    assert save(text="Ja.", problem="no model").problem == "no model"
+    assert save(text="はい。", model="m").text == "はい。"
+    kept = save(text="Ja.", problem="no answer", model="n")
+    assert (kept.text, kept.model, kept.problem) == ("はい。", "m", "")
+    assert kept.warning == "an earlier translation is kept: no answer"
+    assert save(text="ええ。", model="n", terms="x = y") == StoredTranslation(
+        target="ja", key="k", source="Ja.", text="ええ。", model="n", terms="x = y"
+    )
 
 
 def test_times_of_start_and_end_follow_the_transitions(store: Store) -> None:

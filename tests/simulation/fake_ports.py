@@ -358,6 +358,7 @@ class FakeWriter:
                         model=model,
                         request=TranslationRequest(source="en", target=target, sentences=missing),
                         keys=missing,
+                        terms=("",) * len(missing),
                     )
                     for text in wanted
                     if (missing := tuple(key for key in text if key not in stored))

@@ -67,7 +67,9 @@ class StoreTable:
                     self._update_segment(save)
                 case SaveText(segment=segment):
                     stored = self.translations.setdefault((segment.key.job, save.target), {})
-                    stored |= {row.key: row for row in save.translations}
+                    for row in save.translations:  # one without a translation keeps the earlier one
+                        if not row.problem or row.key not in stored or stored[row.key].problem:
+                            stored[row.key] = row
                 case DropTranslations(job=job_id, target=target, keys=keys):
                     for (name, language), stored in self.translations.items():
                         if name == job_id and language == (target or language):

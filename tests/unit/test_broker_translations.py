@@ -59,7 +59,9 @@ def text(model: str, number: int, target: str = "ja", sentences: int = 2) -> Tex
     """Return a text segment's plan."""
     texts = tuple(f"Sentence {number}.{at}." for at in range(sentences))
     request = TranslationRequest(source="de", target=target, sentences=texts)
-    return TextPlan(model=model, request=request, keys=tuple(f"{target} {one}" for one in texts))
+    return TextPlan(
+        model=model, request=request, keys=tuple(f"{target} {one}" for one in texts), terms=("",) * sentences
+    )
 
 
 def plan(b: Bench, *texts: TextPlan, **more: Any) -> list[ac.Action]:
@@ -423,7 +425,16 @@ def test_sentences_stay_in_the_original_if_their_model_is_removed() -> None:
 def test_sentences_stay_in_the_original_if_no_model_covers_their_languages() -> None:
     b = bench("gpu0")
     transcribe(b)
-    plan(b, TextPlan(model="", request=text("", 0).request, keys=("1", "2"), problem="no model translates"))
+    plan(
+        b,
+        TextPlan(
+            model="",
+            request=text("", 0).request,
+            keys=("1", "2"),
+            terms=("", ""),
+            problem="no model translates",
+        ),
+    )
     assert {row.problem for row in rows(b)} == {"no model translates"}
     written(b)
     assert b.state("a") is JobState.DONE

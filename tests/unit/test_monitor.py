@@ -146,7 +146,7 @@ def test_text_that_waits_for_an_endpoint_leaves_the_daemon_ready() -> None:
     b.reply_to_all()
     b.handle(ev.Written("a", b"a"))
     request = TranslationRequest(source="de", target="ja", sentences=("x",))
-    text = TextPlan(model="llm", request=request, keys=("x",))
+    text = TextPlan(model="llm", request=request, keys=("x",), terms=("",))
     b.handle(ev.TranslationsPlanned(job="a", number=1, texts=(text,)))
     monitored.update()
     assert monitored.update(after_s=10_000) == ""

@@ -15,6 +15,7 @@ from subtitled.translation.requests import (
     MAX_SENTENCES,
     plan_requests,
     sentence_keys,
+    sentence_terms,
 )
 
 
@@ -59,12 +60,12 @@ def test_only_what_is_in_another_language_and_has_letters_is_translated() -> Non
 
 
 def test_a_changed_sentence_changes_its_own_key_alone() -> None:
-    before = sentence_keys(sentences("Yes.", "I go.", "Yes."), "ja", model="m")
-    after = sentence_keys(sentences("Yes.", "I went.", "Yes."), "ja", model="m")
+    before = sentence_keys(sentences("Yes.", "I go.", "Yes."), "ja")
+    after = sentence_keys(sentences("Yes.", "I went.", "Yes."), "ja")
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True]
-    assert len({*before, *sentence_keys(sentences("Yes."), "de", model="m")}) == 4
-    named = sentence_keys(sentences("Yes.", "I go.", "Yes."), "ja", model="m", glossary=[("go", "iku")])
-    assert [one == two for one, two in zip(before, named, strict=True)] == [True, False, True]
+    assert len({*before, *sentence_keys(sentences("Yes."), "de")}) == 4
+    terms = sentence_terms(sentences("Yes.", "I go.", "Yes."), [("go", "iku"), ("no", "iie")])
+    assert terms == ("", "go = iku", "")
 
 
 def test_a_request_has_the_terms_of_the_glossary_that_occur_in_it() -> None:

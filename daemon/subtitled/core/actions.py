@@ -80,6 +80,8 @@ class StoredTranslation(Struct, frozen=True, kw_only=True):
     version: str = ""
     warning: str = ""
     """What to check in the translation."""
+    terms: str = ""
+    """As in TextPlan."""
 
 
 class SaveText(Struct, frozen=True, kw_only=True):

@@ -231,8 +231,11 @@ class JobLifecycle:
                 engine=result.engine,
                 version=result.version,
                 warning=found.warning,
+                terms=terms,
             )
-            for key, sentence, found in zip(text.keys, text.request.sentences, result.sentences, strict=True)
+            for key, terms, sentence, found in zip(
+                text.keys, text.terms, text.request.sentences, result.sentences, strict=True
+            )
         )
         self._live_jobs.move_text(segment, SegmentEvent.DONE, rows, cause="")
 

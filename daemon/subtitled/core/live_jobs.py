@@ -89,8 +89,9 @@ def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
             text=sentence,
             problem=segment.cause,
             model=text.model,
+            terms=terms,
         )
-        for key, sentence in zip(text.keys, text.request.sentences, strict=True)
+        for key, terms, sentence in zip(text.keys, text.terms, text.request.sentences, strict=True)
     )
 
 

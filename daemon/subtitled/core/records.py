@@ -39,7 +39,9 @@ class TextPlan(Struct, frozen=True, kw_only=True):
     """Name of the translation model."""
     request: TranslationRequest
     keys: tuple[str, ...]
-    """The key in the store of each sentence: made of its text, the model and the glossary."""
+    """The key in the store of each sentence."""
+    terms: tuple[str, ...]
+    """The terms of the glossary in each sentence, as text."""
     problem: str = ""
     """Why no model can translate them; "" if `model` can."""
 

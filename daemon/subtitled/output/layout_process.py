@@ -54,7 +54,7 @@ from subtitled.runtime import pipes
 from subtitled.runtime.processes import die_with_parent, lower_priority, module_command, start_process
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
 from subtitled.translation.document import with_translation
-from subtitled.translation.requests import plan_requests, sentence_keys
+from subtitled.translation.requests import plan_requests, sentence_keys, sentence_terms
 from subtitled.translation.sentences import sentences_of, sentences_of_cues
 
 COMMAND = module_command("subtitled.output.layout_process")
@@ -79,6 +79,8 @@ class TranslationInput(Struct, frozen=True, kw_only=True):
     """Language tag."""
     model: str
     """Name of the model that translates."""
+    is_requested: bool = False
+    """A client requested `model` for this language: it translates what another model has translated."""
     problem: str = ""
     """Why no model can translate it; "" if `model` can."""
     glossary: tuple[tuple[str, str], ...] = ()
@@ -587,24 +589,43 @@ def _respond(request: _Request) -> _Response:
 
 def _plan(spoken: Transcript, order: TranslationInput, job: Job) -> TranslationPlan:
     """Return the plan of a transcript's translation."""
-    sentences, keys, known = _known(spoken, order, job)
+    sentences, keys, found = _known(spoken, order, job)
+    terms = sentence_terms(sentences, order.glossary)
+    known = (
+        index
+        for index, row in found.items()
+        if row.key == keys[index] and _is_current(row, terms[index], order)
+    )
     planned = plan_requests(
         sentences,
         order.target,
         language=spoken.output_language or "und",
         glossary=order.glossary,
-        known=frozenset(index for index, row in known.items() if row.key == keys[index]),
+        known=frozenset(known),
     )
     texts = (
         TextPlan(
             model=order.model,
             request=each.request,
             keys=tuple(keys[index] for index in each.indices),
+            terms=tuple(terms[index] for index in each.indices),
             problem=order.problem,
         )
         for each in planned
     )
     return TranslationPlan(target=order.target, keys=keys, texts=tuple(texts))
+
+
+def _is_current(row: StoredTranslation, terms: str, order: TranslationInput) -> bool:
+    """Return whether a stored sentence stays as it is.
+
+    A translation stays while no model can replace it, and else unless its terms have changed, or a client requested another model.
+    A sentence without one is tried again by another model, and with other terms.
+    """
+    if order.problem and not row.problem:
+        return True
+    is_same_model = row.model == order.model or not (row.problem or order.is_requested)
+    return row.terms == terms and is_same_model
 
 
 def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptions, job: Job) -> Transcript:
@@ -626,15 +647,15 @@ def _known(
 ) -> tuple[tuple[Sentence, ...], tuple[str, ...], dict[int, StoredTranslation]]:
     """Return the sentences of a transcript, their keys, and the stored translations by index.
 
-    A sentence whose key is not stored, since model or glossary have changed, has that of an equal sentence.
+    A sentence whose key is not stored has that of an equal sentence.
     """
     sentences = (
         sentences_of_cues(spoken.cues, spoken.output_language)
         if job.is_subtitle_file
         else sentences_of(spoken)
     )
-    keys = sentence_keys(sentences, order.target, model=order.model, glossary=order.glossary)
-    equal = {row.source: row for row in order.stored.values()}
+    keys = sentence_keys(sentences, order.target)
+    equal = {row.source: row for row in sorted(order.stored.values(), key=lambda row: not row.problem)}
     known = {
         sentence.index: row
         for sentence, key in zip(sentences, keys, strict=True)

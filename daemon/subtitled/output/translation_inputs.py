@@ -43,6 +43,7 @@ def translation_inputs(
             TranslationInput(
                 target=target,
                 model=model,
+                is_requested=model == job.requested_model(target),
                 problem=problem,
                 glossary=glossary.terms(target),
                 stored=stored,

@@ -116,9 +116,12 @@ MARK_EDITS_WRITTEN = (
     "UPDATE edits SET is_written = 1 WHERE job = ? AND task = ? AND version <= ? AND NOT is_written"
 )
 
-PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+KEEP_TRANSLATION = (
+    "UPDATE translations SET warning = ? WHERE job = ? AND target = ? AND key = ? AND problem = ''"
+)
 TRANSLATIONS = """
-    SELECT target, key, source, text, problem, model, engine, version, warning FROM translations
+    SELECT target, key, source, text, problem, model, engine, version, warning, terms FROM translations
     WHERE job = ? AND target = ?"""
 COUNT_TRANSLATIONS = """
     SELECT target, count(*), sum(problem <> '') FROM translations WHERE job = ? GROUP BY target ORDER BY target"""

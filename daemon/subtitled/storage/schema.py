@@ -197,8 +197,8 @@ MIGRATIONS: tuple[str, ...] = (
         id INTEGER PRIMARY KEY CHECK (id = 1)
     ) STRICT;
 
-    -- The translation of each sentence of a job, or why there is none. The key is made of the sentence, its context and the
-    -- model: what has not changed is not translated again.
+    -- The translation of each sentence of a job, or why there is none. The key is made of the sentence: what has not changed is
+    -- not translated again, unless the terms of the glossary in it have changed, or another model is requested.
     CREATE TABLE translations (
         job     TEXT NOT NULL,
         target  TEXT NOT NULL,
@@ -210,6 +210,7 @@ MIGRATIONS: tuple[str, ...] = (
         engine  TEXT NOT NULL,
         version TEXT NOT NULL,
         warning TEXT NOT NULL,
+        terms   TEXT NOT NULL,
         PRIMARY KEY (job, target, key)
     ) STRICT, WITHOUT ROWID;
     """,

@@ -23,6 +23,7 @@ from subtitled.core.actions import (
     SaveSource,
     SaveText,
     SaveWorker,
+    StoredTranslation,
 )
 from subtitled.core.records import FIRST_TEXT, Job
 from subtitled.core.states import JOB_LIVE, JobEvent
@@ -254,8 +255,7 @@ class Store(Reader):
                 return self._record(now_ms, "segment", job_id, owner, str(segment.key.index), *step)
             case SaveText(segment=segment, before=before, event=event):
                 job_id = segment.key.job
-                rows = [(job_id, *msgspec.structs.astuple(row)) for row in save.translations]
-                self._db.executemany(sql.PUT_TRANSLATION, rows)
+                self._put_translations(job_id, save.translations)
                 if not segment.cause:
                     return None
                 name = f"{save.target} {segment.key.index - FIRST_TEXT}"
@@ -275,6 +275,15 @@ class Store(Reader):
                 name = f"{save.slot}.{save.incarnation}"
                 step = (save.before.value, save.event.value, save.after.value, save.cause)
                 return self._record(now_ms, "worker", "", "", name, *step)
+
+    def _put_translations(self, job: str, rows: Iterable[StoredTranslation]) -> None:
+        """Store sentences; one that could not be translated keeps its earlier translation, with a warning."""
+        for row in rows:
+            if row.problem:
+                kept = (f"an earlier translation is kept: {row.problem}", job, row.target, row.key)
+                if self._db.execute(sql.KEEP_TRANSLATION, kept).rowcount:
+                    continue
+            self._db.execute(sql.PUT_TRANSLATION, (job, *msgspec.structs.astuple(row)))
 
     def _insert_job(self, job: Job, now_ms: int) -> None:
         options, settings = self._settings(job)

@@ -69,24 +69,29 @@ def needs_translation(sentence: Sentence, target: str, *, language: str) -> bool
     return is_translatable(sentence.text) and (source is None or source != code_of(target))
 
 
-def sentence_keys(
-    sentences: Sequence[Sentence], target: str, *, model: str, glossary: Sequence[tuple[str, str]] = ()
-) -> tuple[str, ...]:
+def sentence_keys(sentences: Sequence[Sentence], target: str) -> tuple[str, ...]:
     """Return a key for each sentence, by which its translation is found again after an edit of other sentences.
 
-    It is made of the text, the target, the model, the glossary's terms in the text, and the number of equal texts before it: the
-    neighbours may change without a new translation.
+    It is made of the text, the target, and the number of equal texts before it: the neighbours may change without a new
+    translation, and a translation by another model or glossary replaces the earlier one.
     """
     counts: Counter[tuple[str, str]] = Counter()
     keys: list[str] = []
     for sentence in sentences:
         source = (sentence.language, sentence.text)
-        terms = terms_in(glossary, (sentence.text,))
-        parts = (target, model, *source, *(f"{term}={translation}" for term, translation in terms))
-        digest = hashlib.sha256("\x00".join((*parts, str(counts[source]))).encode("utf-8", "replace"))
+        parts = (target, *source, str(counts[source]))
+        digest = hashlib.sha256("\x00".join(parts).encode("utf-8", "replace"))
         keys.append(digest.hexdigest()[:32])
         counts[source] += 1
     return tuple(keys)
+
+
+def sentence_terms(sentences: Sequence[Sentence], glossary: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the terms of the glossary in each sentence, with their translations, as one text."""
+    if not glossary:
+        return ("",) * len(sentences)
+    found = (terms_in(glossary, (sentence.text,)) for sentence in sentences)
+    return tuple("; ".join(f"{term} = {translation}" for term, translation in terms) for terms in found)
 
 
 def _batches(sentences: Sequence[Sentence], wanted: Sequence[int]) -> Iterator[list[int]]:
