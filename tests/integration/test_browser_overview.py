@@ -196,13 +196,115 @@ def test_several_files_are_selected_downloaded_and_deleted(
         with zipfile.ZipFile(browser.downloaded(".zip")) as archive:
             assert sorted(archive.namelist()) == ["selected-0.en.srt", "selected-1.en.srt"]
         browser.click("#select-matching")
-        browser.wait_for("#bulk-status", "all matching files selected")
+        browser.wait_for("#bulk-status", "4 selected")
         browser.script("window.confirm = (text) => { window.asked = text; return true; }")
         browser.click("#bulk [value=delete]")
         browser.wait_for("#bulk-status", "4 of 4 done")
         browser.wait_until_gone("#jobs .job")
-        assert "Delete the selected jobs" in browser.script("return window.asked")
+        asked = browser.script("return window.asked")
+        assert "Delete the selected jobs (4)" in asked
+        assert "All · selected-" in asked
     assert daemon.client.list(name="selected-") == ()
+
+
+def test_selection_ends_when_another_filter_is_chosen(
+    browse: Any, daemon: Daemon, gateway: GatewayProcess
+) -> None:
+    """All matching jobs of one filter are never replaced by those of another one."""
+    jobs = [
+        sent(daemon, gateway, f"not media {number}".encode(), f"kept-{number}.wav") for number in range(3)
+    ]
+    with browse() as browser:
+        browser.open("/?name=kept-2&state=failed")
+        browser.click("#select-matching")
+        browser.wait_for("#bulk-status", "1 selected")
+        browser.script(SET_FIELD, "#name", "kept-")
+        browser.click("form.search button")
+        browser.wait_for(f"#job-{jobs[0].id}")
+        browser.script("window.confirm = () => true")
+        browser.expect(r"/bulk - Failed to load resource: .* 400")
+        # Without a selection there are no buttons: the message of the server is what is tested.
+        browser.wait_until_gone("#bulk [value=delete]")
+        browser.script("document.querySelector('#bulk [value=delete]').click()")
+        browser.wait_for("#bulk-status", "no file is selected")
+        checked = "return document.querySelectorAll('#jobs input:checked').length"
+        assert browser.script(checked) == 0
+        browser.click("#select-matching")
+        browser.wait_for("#bulk-status", "3 selected")
+        late = sent(daemon, gateway, b"not media at all", "kept-3.wav")
+        browser.wait_for(f"#job-{late.id}")
+        assert browser.script(checked) == 3, "a job that is added later is not selected"
+        browser.click("#bulk [value=delete]")
+        browser.wait_for("#bulk-status", "3 of 3 done")
+    assert [job.id for job in daemon.client.list(name="kept-")] == [late.id]
+
+
+def test_older_jobs_are_added_while_scrolling_and_stay_up_to_date(
+    browse: Any, daemon: Daemon, gateway: GatewayProcess
+) -> None:
+    """Of the list without a filter, of a filter, and of another filter after it."""
+    daemon.client.operate(is_held=True)
+    jobs: list[str] = []
+
+    def add(number: int) -> None:
+        with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
+            for _ in range(number):
+                name = f"many-{len(jobs)}.wav"
+                answer = http.post("/api/jobs", params={"name": name}, content=name.encode())
+                jobs.append(answer.json()["id"])
+
+    try:
+        add(90)
+        with browse() as browser:
+
+            def rows(css: str = "#jobs, #more-jobs") -> list[str]:
+                found = browser.script(
+                    "return [...document.querySelectorAll(`:is(${arguments[0]}) li`)].map((row) => row.id)",
+                    css,
+                )
+                return [str(row).removeprefix("job-") for row in found]
+
+            def scroll_to(expected: list[str]) -> None:
+                def is_shown() -> bool:
+                    browser.script("scrollTo(0, document.documentElement.scrollHeight)")
+                    return [row for row in rows() if row in jobs] == expected
+
+                browser.until(is_shown, "the older jobs are shown")
+
+            browser.open("/")
+            browser.wait_for("#running-jobs .job")
+            running = rows("#running-jobs")
+            scroll_to([job for job in reversed(jobs) if job not in running])
+            browser.open("/?name=many-")
+            scroll_to(jobs[::-1])
+            # Jobs in sight are updated, also those that were added.
+            cancelled = jobs[:3]
+            for job in cancelled:
+                daemon.client.cancel(job)
+                browser.wait_for(f"#more-jobs #job-{job} .state.off")
+            # Jobs that newer ones push off the first page stay in the list, and selected.
+            browser.script("scrollTo(0, 1)")
+            browser.click(f"#job-{jobs[-40]} input")
+            add(3)
+            browser.script("document.getElementById('more-jobs').scrollIntoView()")
+            browser.until(lambda: rows()[:80] == jobs[:-81:-1], "no job in sight is missing")
+            scroll_to(jobs[::-1])
+            browser.wait_for("#bulk-status", "1 selected")
+            assert browser.script(f"return document.querySelector('#job-{jobs[-43]} input').checked")
+            # The older jobs of a filter are not added to the list of another one.
+            browser.script(
+                "document.querySelector('.tabs a[href*=running]').click();"
+                "scrollTo(0, document.documentElement.scrollHeight); dispatchEvent(new Event('scroll'))"
+            )
+            browser.wait_for(f"#jobs #job-{jobs[3]}")
+            scroll_to(jobs[3:])
+            browser.script("history.back()")
+            browser.wait_for(f"#jobs #job-{jobs[-1]}")
+            scroll_to(jobs[::-1])
+    finally:
+        for action in ("cancel", "delete"):
+            httpx.post(f"{gateway.url}/bulk", data={"action": action, "job": jobs}, timeout=WAIT_S)
+        daemon.client.operate(is_held=False)
 
 
 SHIFT_CLICK = """

@@ -302,7 +302,8 @@ def test_jobs_are_filtered_by_their_properties_and_sorted(
     )
     assert found(damage="unheard") == []
     assert "Season 1/Extras/" in http.get("/", params={"name": "filter-"}).text
-    packed = http.post("/download", data={"scope": "matching", "name": "filter-", "format": "srt"})
+    matching = http.get("/bulk/matching", params={"name": "filter-"}).json()["jobs"]
+    packed = http.post("/download", data={"job": matching, "format": "srt"})
     with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
         assert set(archive.namelist()) == {"Season 1/Extras/filter-b.en.srt", "filter-a.en.srt"}
 
@@ -360,10 +361,14 @@ def test_several_jobs_are_retried_cancelled_and_deleted_at_once(http: httpx.Clie
         "/bulk", data={"action": "delete", "job": jobs[0]}, headers={"Referer": f"{http.base_url}/?name=bulk"}
     )
     assert (page.status_code, page.headers["location"]) == (303, "/?name=bulk")
-    matching = {"action": "delete", "scope": "matching", "name": "bulk-", "state": "failed"}
-    assert http.post("/bulk", data=matching, headers=scripted).json() == {"total": 2, "done": 2, "errors": []}
+    matching = http.get("/bulk/matching", params={"name": "bulk-", "state": "failed"}).json()["jobs"]
+    assert matching == [jobs[2], jobs[1]]
+    answer = http.post("/bulk", data={"action": "delete", "job": matching}, headers=scripted)
+    assert answer.json() == {"total": 2, "done": 2, "errors": []}
     assert daemon.client.list(name="bulk-") == ()
-    assert http.post("/bulk", data={"action": "retry"}).status_code == 400
+    refused = http.post("/bulk", data={"action": "retry"}, headers=scripted)
+    assert (refused.status_code, refused.json()["message"]) == (400, "no file is selected")
+    assert "The request failed" in http.post("/bulk", data={"action": "retry"}).text
     assert http.post("/bulk", data={"action": "explode", "job": "x"}).status_code == 400
     assert http.get("/bulk").status_code == 405
 

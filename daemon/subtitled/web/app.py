@@ -91,6 +91,7 @@ _PAGE_ROUTES = (
     Route("/upload", actions.upload, methods=["POST"]),
     Route("/urls", actions.submit_url, methods=["POST"]),
     Route("/bulk", bulk.act, methods=["POST"]),
+    Route("/bulk/matching", bulk.matching, methods=["GET"]),
     Route("/download", bulk.download, methods=["POST"]),
     Route("/static/{name}", assets.serve, methods=["GET"]),
     Route("/docs", api_docs.show, methods=["GET"]),
@@ -187,7 +188,9 @@ def _respond(request: Request, error: RequestError) -> Response:
     path = request.scope["path"]
     is_api = path in _API_PATHS or path.startswith(_API_PREFIXES)
     is_page = path in _PAGE_PATHS or path.startswith(_PAGE_PREFIXES)
-    if is_page or (not is_api and "text/html" in request.headers.get("accept", "")):
+    accepted = request.headers.get("accept", "")
+    is_script = accepted.startswith("application/json")
+    if (is_page and not is_script) or (not is_api and "text/html" in accepted):
         return rendering.error_page(request, error)
     t = Translator(language_of(request))
     text = reasons.translate(t, str(error))

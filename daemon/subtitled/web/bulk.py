@@ -21,7 +21,7 @@ from subtitled.http.jobs import MAX_LISTED
 from subtitled.web import reasons
 from subtitled.web.actions import redirect_back
 from subtitled.web.i18n import Translator, language_of
-from subtitled.web.overview import ListFilter, parse_filter, states_of
+from subtitled.web.overview import parse_filter, states_of
 
 MAX_JOBS = 10_000
 MAX_BODY_BYTES = 2**20
@@ -40,7 +40,7 @@ async def act(request: Request) -> Response:
         if action == "priority"
         else getattr(gateway.client, action)
     )
-    jobs = await _jobs(gateway, fields)
+    jobs = _jobs(fields)
     errors, t = [], Translator(language_of(request))
     for job in jobs:
         try:
@@ -51,6 +51,26 @@ async def act(request: Request) -> Response:
         request.app.state.status_cache.invalidate()
         return JSONResponse({"total": len(jobs), "done": len(jobs) - len(errors), "errors": errors[:10]})
     return redirect_back(request)
+
+
+async def matching(request: Request) -> Response:
+    """Respond with the ids of the jobs that match a filter, at most MAX_JOBS, so that a script selects these and no later ones."""
+    gateway: Gateway = request.app.state.gateway
+    list_filter = parse_filter(request.query_params)
+    jobs: list[str] = []
+    while len(jobs) < MAX_JOBS:
+        page = await gateway.retry_while_busy(
+            partial(
+                gateway.client.list,
+                states_of(list_filter),
+                limit=MAX_LISTED,
+                **{**list_filter.query(), "before": jobs[-1] if jobs else ""},
+            )
+        )
+        jobs += [job.id for job in page]
+        if len(page) < MAX_LISTED:
+            break
+    return JSONResponse({"jobs": jobs[:MAX_JOBS]})
 
 
 async def move(request: Request) -> Response:
@@ -76,7 +96,7 @@ async def download(request: Request) -> Response:
     """Respond with a ZIP file of the selected jobs' subtitles, created while it is sent."""
     gateway: Gateway = request.app.state.gateway
     fields = await _fields(request)
-    jobs, formats = await _jobs(gateway, fields), fields.get("format") or ["srt"]
+    jobs, formats = _jobs(fields), fields.get("format") or ["srt"]
     headers = {"Content-Disposition": 'attachment; filename="subtitles.zip"'}
     return StreamingResponse(zip_chunks(gateway, jobs, formats), 200, headers, "application/zip")
 
@@ -163,28 +183,8 @@ async def _fields(request: Request) -> dict[str, list[str]]:
     return parse_qs(content.decode("utf-8", "replace"), max_num_fields=2 * MAX_JOBS)
 
 
-async def _jobs(gateway: Gateway, fields: Mapping[str, list[str]]) -> list[str]:
-    """Return the selected jobs, or with `scope=matching` all jobs of the form's filter."""
-    if fields.get("scope") != ["matching"]:
-        jobs = list(dict.fromkeys(fields.get("job", ())))
-        if not jobs:
-            raise RequestError(400, "bad_request", "no file is selected", param="job")
-        return jobs[:MAX_JOBS]
-    return await _matching(gateway, parse_filter({name: values[-1] for name, values in fields.items()}))
-
-
-async def _matching(gateway: Gateway, list_filter: ListFilter) -> list[str]:
-    jobs: list[str] = []
-    while len(jobs) < MAX_JOBS:
-        page = await gateway.retry_while_busy(
-            partial(
-                gateway.client.list,
-                states_of(list_filter),
-                limit=MAX_LISTED,
-                **{**list_filter.query(), "before": jobs[-1] if jobs else ""},
-            )
-        )
-        jobs += [job.id for job in page]
-        if len(page) < MAX_LISTED:
-            break
+def _jobs(fields: Mapping[str, list[str]]) -> list[str]:
+    jobs = list(dict.fromkeys(fields.get("job", ())))
+    if not jobs:
+        raise RequestError(400, "bad_request", "no file is selected", param="job")
     return jobs[:MAX_JOBS]

@@ -9,6 +9,7 @@ const TIMEOUT_MS = 8000;
 
 let wake = () => {};
 let isRefreshRequested = false;
+const callbacks = [];
 
 /** Update now, after a change that the page shows. */
 export function refresh() {
@@ -16,14 +17,24 @@ export function refresh() {
   wake();
 }
 
+/** Call a function after each update of the page, before the next one; it may return a promise. */
+export function afterUpdate(callback) {
+  callbacks.push(callback);
+}
+
 /** Start to keep this page up to date. */
 export function startLiveUpdates() {
   const parts = [...document.querySelectorAll("[data-live]")];
-  if (parts.length) poll(() => Promise.all(parts.map(update)));
+  if (parts.length) poll(() => updateAll(parts));
   else if (document.querySelector("[data-reload-when-back]")) poll(reloadWhenBack);
   document.addEventListener("submit", onSubmit);
   document.addEventListener("click", onClick);
   addEventListener("popstate", applyFilter);
+}
+
+async function updateAll(parts) {
+  await Promise.all(parts.map(update));
+  for (const callback of callbacks) await callback();
 }
 
 async function poll(request) {
@@ -65,6 +76,7 @@ async function update(part) {
   const target = new DOMParser().parseFromString(await response.text(), "text/html").body;
   etags.set(part, response.headers.get("ETag"));
   morph(part, target);
+  part.removeAttribute("aria-busy");
 }
 
 async function reloadWhenBack() {
@@ -73,7 +85,8 @@ async function reloadWhenBack() {
   location.reload();
 }
 
-function get(address, headers) {
+/** Request a fragment. */
+export function get(address, headers) {
   // `no-store`: the browser's cache would hide a 304.
   return fetch(address, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
 }
@@ -97,7 +110,9 @@ function applyFilter() {
   for (const part of document.querySelectorAll("[data-live]")) {
     part.dataset.live = part.dataset.live.split("?")[0] + location.search;
     etags.delete(part);
+    part.setAttribute("aria-busy", "true"); // until it shows these jobs
   }
+  document.dispatchEvent(new Event("filterchange"));
   const query = new URLSearchParams(location.search);
   for (const input of document.querySelectorAll("form[data-filter] :is(input, select)")) {
     input.value = query.get(input.name) ?? "";

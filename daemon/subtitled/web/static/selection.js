@@ -1,72 +1,107 @@
 // Selection of several jobs: shift-click selects a range; actions run without leaving the page.
-import { refresh } from "./live_update.js";
-import { message } from "./messages.js";
+import { afterUpdate, refresh } from "./live_update.js";
+import { errorText, message } from "./messages.js";
 
 const form = document.getElementById("bulk");
 const status = document.getElementById("bulk-status");
-let isMatching = false; // all jobs of the filter, not only those on this page
+const chosen = new Set(); // ids of the selected jobs, of which some may not be in the list
+let filter = ""; // the filter of "all matching", in words
 let last = null;
 
+// Scripts that are loaded only where they are needed.
 addEventListener("scroll", () => import("./more_jobs.js"), { once: true, passive: true });
+const loadQueueOrder = () => document.querySelector("[data-queued]") && import("./queue_order.js");
+afterUpdate(loadQueueOrder);
+loadQueueOrder();
 
 const boxes = () => [...document.querySelectorAll(":is(#jobs, #more-jobs) input[name=job]")];
-const selected = () => boxes().filter((box) => box.checked);
 
 document.addEventListener("click", (event) => {
   const box = event.target;
   if (!box.matches?.(":is(#jobs, #more-jobs) input[name=job]")) return;
-  if (event.shiftKey && last?.isConnected) {
-    const all = boxes();
-    const [first, end] = [all.indexOf(last), all.indexOf(box)].sort((a, b) => a - b);
-    for (const other of all.slice(first, end + 1)) other.checked = box.checked;
-  }
+  const all = boxes();
+  const [first, end] = [event.shiftKey && last?.isConnected ? all.indexOf(last) : all.indexOf(box), all.indexOf(box)].sort((a, b) => a - b);
+  for (const other of all.slice(first, end + 1)) chosen[box.checked ? "add" : "delete"](other.value);
   last = box;
-  select(false);
+  showSelection("");
 });
-document.getElementById("select-page").addEventListener("click", () => {
-  for (const box of boxes()) box.checked = true;
-  select(false);
-});
-document.getElementById("select-matching").addEventListener("click", () => {
-  for (const box of boxes()) box.checked = true;
-  select(true);
+document.getElementById("select-page").addEventListener("click", () => select(boxes().map((box) => box.value)));
+document.getElementById("select-matching").addEventListener("click", async () => {
+  const query = location.search;
+  const name = filterName();
+  const answer = await request(`/bulk/matching${query}`);
+  if (answer && query === location.search) select(answer.jobs, name);
 });
 form.addEventListener("submit", (event) => {
-  if (event.submitter?.id === "bulk-download") addFilter();
+  if (event.submitter?.id === "bulk-download") addHidden();
   else act(event);
 });
+// The jobs of another filter are not those that were selected.
+document.addEventListener("filterchange", () => select([]));
+afterUpdate(checkBoxes);
+document.addEventListener("rowsadded", checkBoxes);
 
-function select(matching) {
-  isMatching = matching;
-  form.classList.toggle("has-selection", matching || selected().length > 0);
-  const n = selected().length;
-  status.textContent = matching ? message("selected_matching") : n ? message("selected", { n }) : "";
+function select(jobs, name = "") {
+  chosen.clear();
+  for (const job of jobs) chosen.add(job);
+  showSelection(name);
 }
 
-/** Send the filter in place of the selected jobs, if all matching jobs are selected. */
-function addFilter() {
+function showSelection(name) {
+  filter = name;
+  checkBoxes();
+  form.classList.toggle("has-selection", chosen.size > 0);
+  status.textContent = chosen.size ? message("selected", { n: chosen.size }) : "";
+}
+
+/** Check the boxes of the selected jobs, also of rows that were added. */
+function checkBoxes() {
+  for (const box of boxes()) box.checked = chosen.has(box.value);
+}
+
+/** Return the filter of the list in words: its tab, then the fields of its form. */
+function filterName() {
+  const tab = document.querySelector(".tabs [aria-current]").firstChild.textContent.trim();
+  const fields = [...document.querySelectorAll("form.search :is(input:not([type=hidden]), select)")].filter((field) => field.value);
+  return [tab, ...fields.map((field) => field.selectedOptions?.[0].textContent ?? field.value)].join(" · ");
+}
+
+/** Add the selected jobs that have no box to the form. */
+function addHidden() {
   for (const field of form.querySelectorAll("input[type=hidden]")) field.remove();
-  if (!isMatching) return;
-  const fields = [["scope", "matching"], ...new URLSearchParams(location.search)];
-  for (const [name, value] of fields) form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+  const shown = new Set(boxes().map((box) => box.value));
+  for (const value of chosen) {
+    if (!shown.has(value)) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "job", value }));
+  }
 }
 
 async function act(event) {
   event.preventDefault();
-  const { value: action } = event.submitter;
-  if (action === "delete" && !confirm(message("confirm_delete"))) return;
-  addFilter();
+  const { submitter } = event;
+  const action = submitter.value;
+  if (action === "delete" && chosen.size && !confirm(deleteQuestion())) return;
+  addHidden();
   const body = new URLSearchParams([...new FormData(form), ["action", action]]);
-  event.submitter.disabled = true;
-  const response = await fetch("/bulk", { method: "POST", headers: { Accept: "application/json" }, body }).catch(() => null);
-  event.submitter.disabled = false;
-  if (!response?.ok) {
-    status.textContent = message("away");
-    return;
-  }
-  const { done, total, errors } = await response.json();
-  for (const box of selected()) box.checked = false;
-  select(false);
+  submitter.disabled = true;
+  const answer = await request("/bulk", { method: "POST", body });
+  submitter.disabled = false;
+  if (!answer) return;
+  const { done, total, errors } = answer;
+  select([]);
   status.textContent = errors.length ? message("bulk_failed", { done, total, cause: errors[0] }) : message("bulk_done", { done, total });
   refresh();
+}
+
+function deleteQuestion() {
+  const question = message("confirm_delete", { n: chosen.size });
+  return filter ? `${question}\n${message("selected_by", { filter })}` : question;
+}
+
+/** Return the body of a response, or null after its error was shown. */
+async function request(address, options = {}) {
+  const response = await fetch(address, { ...options, headers: { Accept: "application/json" } }).catch(() => null);
+  const body = await response?.json().catch(() => null);
+  if (response?.ok && body) return body;
+  status.textContent = body ? errorText(body) : message("away");
+  return null;
 }
