@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 
 import msgspec
 from msgspec import Struct
@@ -11,8 +12,15 @@ from msgspec import Struct
 from subtitle.errors import OptionError
 from subtitle.messages import EditedCue
 
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
+MAX_MS = 359_999_999
+MAX_LINES = 16
+MAX_LINE_CHARS = 1_000
+"""The limits of an EditedCue."""
+MIN_MS = 500
+"""The length of a cue that ends where it starts."""
+_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_LIKE_TIME = re.compile(r"\d:\d")
 _VTT_TAG = re.compile(r"</?[A-Za-z0-9][^<>]*>")
 _WORD_JOINER = "\u2060"
 """In the server's files it stands inside text that players would take for markup."""
@@ -25,13 +33,17 @@ class _JsonFile(Struct, frozen=True):
 def parse_subtitles(data: bytes) -> tuple[EditedCue, ...]:
     """Return the cues of a file, which is UTF-8; blocks without text are left out.
 
-    Raises OptionError with the line of an invalid time, and for a file without cues.
+    Text that exceeds the limits of an EditedCue is wrapped, and a cue without a length gets one. Raises OptionError with the line
+    of an invalid time, and for a file without cues.
     """
     if data.lstrip()[:1] == b"{":
         try:
-            return msgspec.json.decode(data, type=_JsonFile).cues
-        except msgspec.DecodeError as error:
+            cues = msgspec.json.decode(data, type=_JsonFile).cues
+        except (msgspec.DecodeError, RecursionError) as error:
             raise OptionError(f"the file is not a transcript of this server in JSON: {error}") from None
+        if faulty := [number for number, cue in enumerate(cues, 1) if cue.end_ms <= cue.start_ms]:
+            raise OptionError(f"cue {faulty[0]} ends before it starts")
+        return cues
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,21 +51,45 @@ def parse_subtitles(data: bytes) -> tuple[EditedCue, ...]:
             f"the file is not UTF-8 (byte {error.start}); convert it, for example with iconv"
         ) from None
     is_vtt = text.startswith("WEBVTT")
-    cues: list[EditedCue] = []
+    found: list[EditedCue] = []
+    text_until = 0
+    """Number of the last row of a cue's text."""
     rows = text.splitlines()
     for number, row in enumerate(rows, 1):
         if "-->" not in row:
             continue
-        found = _TIMES.fullmatch(row)
-        start_ms, end_ms = (_ms(found.groups()[at : at + 4]) for at in (0, 4)) if found else (0, 0)
-        if end_ms <= start_ms:
+        times = _TIMES.fullmatch(row)
+        if times is None and (number <= text_until or not row[0].isdecimal()) and not _LIKE_TIME.search(row):
+            continue  # an arrow in a text
+        start_ms, end_ms = (_ms(times.groups()[at : at + 4]) for at in (0, 4)) if times else (0, -1)
+        if end_ms < start_ms:
             raise OptionError(f"line {number}: {row.strip()[:80]!r} is not a start and a later end")
-        lines = tuple(_plain(line, is_vtt=is_vtt) for line in _block(rows, number))
-        if any(lines):
-            cues.append(EditedCue(start_ms=start_ms, end_ms=end_ms, lines=tuple(filter(None, lines))))
-    if not cues and rows and not is_vtt:
+        end_ms = start_ms + MIN_MS if end_ms == start_ms else end_ms
+        if end_ms > MAX_MS:
+            raise OptionError(f"line {number}: {row.strip()[:80]!r} ends after 100 hours")
+        block = _block(rows, number)
+        text_until = number + len(block)
+        lines = [line for one in block if (line := _plain(one, is_vtt=is_vtt))]
+        if lines:
+            found.append(EditedCue(start_ms=start_ms, end_ms=end_ms, lines=_wrapped(lines, number)))
+    if not found and rows and not is_vtt:
         raise OptionError("the file has no cues; give an SRT, VTT or JSON file")
-    return tuple(cues)
+    return tuple(found)
+
+
+def _wrapped(lines: list[str], number: int) -> tuple[str, ...]:
+    """Return lines within the limits of an EditedCue; raises OptionError for too much text."""
+    if len(lines) > MAX_LINES:
+        lines = [" ".join(lines)]
+    if max(map(len, lines)) > MAX_LINE_CHARS:
+        lines = [
+            part for line in lines for part in textwrap.wrap(line, MAX_LINE_CHARS, break_on_hyphens=False)
+        ]
+    if len(lines) > MAX_LINES:
+        raise OptionError(
+            f"line {number}: the cue has more than {MAX_LINES} lines of {MAX_LINE_CHARS} characters"
+        )
+    return tuple(lines)
 
 
 def _block(rows: list[str], begin: int) -> list[str]:

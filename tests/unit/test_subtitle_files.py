@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +33,20 @@ def test_cues_are_read_from_usual_files(text: str) -> None:
 
 
 def test_an_arrow_in_a_text_is_no_time() -> None:
-    with pytest.raises(OptionError, match="line 3"):
-        parse_subtitles(b"1\n00:00:01,000 --> 00:00:02,000\nfrom --> to\n")
+    text = b"1\n00:00:01,000 --> 00:00:02,000\nfrom --> to\n2 --> 3\n\na --> b\n"
+    assert parse_subtitles(text) == (cue(1000, 2000, "from --> to", "2 --> 3"),)
+
+
+def test_a_cue_without_a_length_gets_one() -> None:
+    text = b"1\n00:00:01,000 --> 00:00:01,000\nx\n"
+    assert parse_subtitles(text) == (cue(1000, 1500, "x"),)
+
+
+@pytest.mark.parametrize("text", ["word " * 700, "x" * 3500, "line\n" * 40, ("word " * 300 + "\n") * 5])
+def test_long_text_is_wrapped_within_the_limits_of_a_cue(text: str) -> None:
+    (found,) = parse_subtitles(f"1\n00:00:01,000 --> 00:00:02,000\n{text}\n".encode())
+    assert msgspec.convert(msgspec.to_builtins(found), EditedCue) == found
+    assert "".join(found.lines).replace(" ", "") == "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -41,6 +54,13 @@ def test_an_arrow_in_a_text_is_no_time() -> None:
     [
         (b"1\n00:00:02,000 --> 00:00:01,000\nx\n", "line 2"),
         (b"only text\n", "no cues"),
+        (b"1\n0:00:01 --> 0:00:02\nx\n", "line 2"),
+        (b"1\n1 --> 2\nx\n", "line 2"),
+        (b"1\n99:59:59,000 --> 100:00:00,000\nx\n", "line 2: .* ends after 100 hours"),
+        (b"1\n" + b"9" * 5000 + b":00:00,000 --> 00:00:02,000\nx\n", "line 2"),
+        (b"1\n00:00:01,000 --> 00:00:02,000\n" + b"x" * 20_000, "line 2: the cue has more than 16 lines"),
+        (b'{"cues": [{"start_ms": 2, "end_ms": 1, "lines": ["x"]}]}', "cue 1 ends before it starts"),
+        (b'{"x": ' + b"[" * 100_000, "not a transcript"),
         (b"1\n00:00:01,000 --> 00:00:02,000\n\xff\n", "not UTF-8"),
         (b'{"a": 1}', "not a transcript"),
     ],
