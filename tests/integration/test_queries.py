@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FRAGMENTS = {"SELECT_JOB", "SELECT_JOURNAL", "SELECT_EDIT"}
+_FRAGMENTS = {"SELECT_JOB", "SELECT_FILTERED", "SELECT_JOURNAL", "SELECT_EDIT"}
 """The columns that other statements begin with; never run alone."""
 _STATEMENTS = {
     name: text for name, text in vars(queries).items() if name.isupper() and name not in _FRAGMENTS

@@ -54,7 +54,11 @@ LIST_JOBS_OF_OWNER_AND_TAG = """
     ORDER BY ord DESC LIMIT ?"""
 SEARCH_NAMES = "SELECT rowid FROM names WHERE names MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 NEWEST_NAMES = "SELECT ord FROM jobs WHERE ord < ? ORDER BY ord DESC LIMIT ?"
-FILTERED_JOBS = f"{SELECT_JOB} WHERE ord < ? ORDER BY ord DESC LIMIT ?"
+# What filters and orders of lists need of each job.
+SELECT_FILTERED = "SELECT ord, state, owner, tag, name, language, unheard, options, media FROM jobs"
+NEWEST_FILTERED = f"{SELECT_FILTERED} WHERE ord < ? ORDER BY ord DESC LIMIT ?"
+OLDEST_FILTERED = f"{SELECT_FILTERED} WHERE ord > ? ORDER BY ord LIMIT ?"
+SETTINGS = "SELECT data FROM settings WHERE id = ?"
 JOB_FILTERS = "SELECT state, owner, tag, name FROM jobs WHERE ord = ?"
 COUNT_JOBS = "SELECT state, sum(count) FROM job_counts WHERE count > 0 GROUP BY state"
 COUNT_JOBS_OF_OWNER = "SELECT state, count FROM job_counts WHERE owner = ? AND count > 0"
@@ -116,7 +120,13 @@ MARK_EDITS_WRITTEN = (
     "UPDATE edits SET is_written = 1 WHERE job = ? AND task = ? AND version <= ? AND NOT is_written"
 )
 
-PUT_TRANSLATION = "INSERT OR REPLACE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# No REPLACE, which would pass over the triggers that count.
+PUT_TRANSLATION = """
+    INSERT INTO translations (job, target, key, source, text, problem, model, engine, version, warning, terms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (job, target, key) DO UPDATE SET source = excluded.source, text = excluded.text,
+        problem = excluded.problem, model = excluded.model, engine = excluded.engine, version = excluded.version,
+        warning = excluded.warning, terms = excluded.terms"""
 KEEP_TRANSLATION = (
     "UPDATE translations SET warning = ? WHERE job = ? AND target = ? AND key = ? AND problem = ''"
 )
@@ -124,7 +134,8 @@ TRANSLATIONS = """
     SELECT target, key, source, text, problem, model, engine, version, warning, terms FROM translations
     WHERE job = ? AND target = ?"""
 COUNT_TRANSLATIONS = """
-    SELECT target, count(*), sum(problem <> '') FROM translations WHERE job = ? GROUP BY target ORDER BY target"""
+    SELECT target, sentences, problems FROM translation_counts WHERE job = ? ORDER BY target"""
+DELETE_TRANSLATION_COUNTS = "DELETE FROM translation_counts WHERE job = ?"
 DELETE_TRANSLATIONS = "DELETE FROM translations WHERE job = ?"
 DELETE_UNTRANSLATED = "DELETE FROM translations WHERE job = ? AND problem <> ''"
 DELETE_OTHER_TRANSLATIONS = """

@@ -7,8 +7,8 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from subtitled.storage.rows import (
     job_row,
     journal_entry,
     read_counts,
+    read_options,
     read_plan,
     result_row,
     unpack_results,
@@ -79,29 +80,44 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
     def matches_job(self, job: Job) -> bool:
         """Return whether a job is in the list, as far as that is known without its media facts."""
+        name = file_name(job.source) if self.name else ""
+        return self.matches_facts(job.state, job.owner, job.tag, name, job.language, job.unheard, job.options)
+
+    def matches_facts(
+        self,
+        state: JobState,
+        owner: str,
+        tag: str,
+        name: str,
+        language: str | None,
+        unheard: int,
+        options: Options,
+    ) -> bool:
+        """Return whether a job with these fields is in the list, as `matches_job`."""
         return (
-            (not self.states or job.state in self.states)
-            and self.owner in {None, job.owner}
-            and self.tag in {None, job.tag}
-            and (not self.name or self.name.lower() in file_name(job.source).lower())
-            and (not self.language or self.language == (job.language or job.options.language))
-            and (self.model is None or self.model in job.options.models)
-            and (not self.inbox or self.inbox == job.options.inbox)
-            and (not self.is_unheard or job.unheard > 0)
+            (not self.states or state in self.states)
+            and self.owner in {None, owner}
+            and self.tag in {None, tag}
+            and (not self.name or self.name.lower() in name.lower())
+            and (not self.language or self.language == (language or options.language))
+            and (self.model is None or self.model in options.models)
+            and (not self.inbox or self.inbox == options.inbox)
+            and (not self.is_unheard or unheard > 0)
         )
-
-
-_SORT_KEYS: Mapping[str, Callable[[JobRow], Any]] = {
-    "newest": lambda row: -row.job.order,
-    "oldest": lambda row: row.job.order,
-    "name": lambda row: (file_name(row.job.source).casefold(), -row.job.order),
-    "longest": lambda row: (-media_of_row(row).decoded_samples, -row.job.order),
-}
 
 
 def media_of_row(row: JobRow) -> Media:
     """Return the stored media facts of a job; empty ones before its file is read."""
-    return _media_decoder.decode(row.media) if row.media else Media()
+    return _read_media(row.media)
+
+
+def _read_media(media: bytes | None) -> Media:
+    return _media_decoder.decode(media) if media else Media()
+
+
+def _sort_key(sort: str, order: int, name: str, media: bytes | None) -> tuple[Any, int]:
+    """Return the key by which a list is sorted by name or length; no two jobs have the same."""
+    return name.casefold() if sort == "name" else -_read_media(media).decoded_samples, -order
 
 
 class Reader:
@@ -163,10 +179,45 @@ class Reader:
         return [job_row(row) for row in rows if row is not None]  # one may have been deleted meanwhile
 
     def find_jobs(self, job_filter: JobFilter, *, sort: str, limit: int, before: str = "") -> list[JobRow]:
-        """Return `limit` jobs of a filter in another order, after the job `before`; searches the newest MAX_FILTERED jobs."""
-        found = map(job_row, self._db.execute(sql.FILTERED_JOBS, (_NEWEST, MAX_FILTERED)))
-        rows = sorted(filter(job_filter.matches, found), key=_SORT_KEYS[sort])
-        return _after(rows, before)[:limit]
+        """Return `limit` jobs of a filter in another order, after the job `before`.
+
+        By time, the MAX_FILTERED jobs after `before` are searched until the list is complete; by name or length, the newest
+        MAX_FILTERED jobs are sorted.
+        """
+        last = self.find_job(before) if before else None
+        if before and last is None:
+            return []
+        match sort:
+            case "newest":
+                found = self._filtered(job_filter, sql.NEWEST_FILTERED, last.job.order if last else _NEWEST)
+                orders = [order for order, *_ in islice(found, limit)]
+            case "oldest":
+                found = self._filtered(job_filter, sql.OLDEST_FILTERED, last.job.order if last else 0)
+                orders = [order for order, *_ in islice(found, limit)]
+            case _:
+                found = self._filtered(job_filter, sql.NEWEST_FILTERED, _NEWEST)
+                keys = (_sort_key(sort, *facts) for facts in found)
+                if last is not None:
+                    end = _sort_key(sort, last.job.order, file_name(last.job.source), last.media)
+                    keys = (key for key in keys if key > end)
+                orders = [-order for _, order in heapq.nsmallest(limit, keys)]
+        rows = (self._db.execute(sql.JOB_BY_ORDER, (order,)).fetchone() for order in orders)
+        return [job_row(row) for row in rows if row is not None]
+
+    def _filtered(
+        self, job_filter: JobFilter, statement: str, start: int
+    ) -> Iterator[tuple[int, str, bytes | None]]:
+        """Return order, name and media facts of the jobs of a filter among MAX_FILTERED ones, as they are needed."""
+        options: dict[int, Options] = {}
+        with closing(self._db.execute(statement, (start, MAX_FILTERED))) as found:
+            for order, state, owner, tag, name, language, unheard, number, media in found:
+                if number not in options:
+                    options[number] = read_options(self._db.execute(sql.SETTINGS, (number,)).fetchone()[0])
+                facts = (JobState(state), owner, tag, name, language, unheard, options[number])
+                if job_filter.matches_facts(*facts) and not (
+                    job_filter.is_damaged and not _read_media(media).damaged_s
+                ):
+                    yield order, name, media
 
     def jobs_in_order(self, jobs: Iterable[str], job_filter: JobFilter, limit: int) -> list[JobRow]:
         """Return the first `limit` of these jobs that match, in their order."""
@@ -416,11 +467,6 @@ class Reader:
 
     def _one(self, statement: str) -> Any:
         return self._db.execute(statement).fetchone()[0]
-
-
-def _after(rows: list[JobRow], before: str) -> list[JobRow]:
-    at = next((at for at, row in enumerate(rows, 1) if row.job.id == before), 0)
-    return rows[at:] if at or not before else []
 
 
 class ReaderPool:

@@ -119,7 +119,8 @@ def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
 
 
 @lru_cache(maxsize=1024)
-def _read_options(data: bytes) -> Options:
+def read_options(data: bytes) -> Options:
+    """Decode the stored options of a job; raises StoreError."""
     return _decoded(_options_decoder, data, "the options of a job")
 
 
@@ -213,7 +214,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         location=row[4],
         size=row[5],
         mtime_ns=row[6],
-        options=_read_options(row[7]),
+        options=read_options(row[7]),
         losses=row[8],
         plan_settings=_decoded(_plan_settings_decoder, row[9], f"the plan settings of job {row[0]}"),
         is_planned=bool(row[10]),

@@ -213,5 +213,27 @@ MIGRATIONS: tuple[str, ...] = (
         terms   TEXT NOT NULL,
         PRIMARY KEY (job, target, key)
     ) STRICT, WITHOUT ROWID;
+    -- How many there are, and how many of them have a problem, kept by the triggers: a film has some 1,500.
+    CREATE TABLE translation_counts (
+        job       TEXT NOT NULL,
+        target    TEXT NOT NULL,
+        sentences INTEGER NOT NULL,
+        problems  INTEGER NOT NULL,
+        PRIMARY KEY (job, target)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER translation_inserted AFTER INSERT ON translations BEGIN
+        INSERT INTO translation_counts VALUES (new.job, new.target, 1, new.problem <> '')
+        ON CONFLICT DO UPDATE SET sentences = sentences + 1, problems = problems + (new.problem <> '');
+    END;
+    CREATE TRIGGER translation_changed AFTER UPDATE OF problem ON translations
+        WHEN (old.problem <> '') <> (new.problem <> '') BEGIN
+        UPDATE translation_counts SET problems = problems + (new.problem <> '') - (old.problem <> '')
+            WHERE job = new.job AND target = new.target;
+    END;
+    CREATE TRIGGER translation_deleted AFTER DELETE ON translations BEGIN
+        UPDATE translation_counts SET sentences = sentences - 1, problems = problems - (old.problem <> '')
+            WHERE job = old.job AND target = old.target;
+        DELETE FROM translation_counts WHERE job = old.job AND target = old.target AND sentences = 0;
+    END;
     """,
 )

@@ -458,6 +458,7 @@ class Store(Reader):
                 sql.DELETE_RESULTS,
                 sql.DELETE_WAVEFORM,
                 sql.DELETE_EDITS,
+                sql.DELETE_TRANSLATION_COUNTS,  # first: then the triggers have nothing to count
                 sql.DELETE_TRANSLATIONS,
                 sql.DELETE_JOB,
             ):
