@@ -217,7 +217,7 @@ class LiveJobs:
     def add_text(self, job: Job, text: TextPlan) -> Segment:
         """Add a text segment."""
         live = self.jobs[job.id]
-        key = SegmentKey(job.id, max(live.segments, default=FIRST_TEXT - 1) + 1)
+        key = SegmentKey(job.id, FIRST_TEXT + len(live.segments))  # none is removed alone
         segment = live.segments[key.index] = Segment(key=key, state=SegmentState.PENDING, text=text)
         self._count(live, segment, 1)
         return segment
