@@ -593,7 +593,7 @@ class Operate(_Message, frozen=True, kw_only=True):
     is_held: bool | None = None
     """Pause or resume the queue: while it is paused, no file and no segment is started. None: unchanged."""
     log_lines: Annotated[int, Meta(ge=0, le=1_000)] = 0
-    """The last lines of the log, at most."""
+    """The last lines of the log, at most, without those of workers and of the gateway."""
     log_level: LogLevelName = "debug"
     """Only lines of this level or above."""
     log_text: Annotated[str, Meta(max_length=200)] = ""

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 import os
+import re
 import sys
 import threading
 from collections import deque
@@ -125,6 +126,7 @@ LIBRARY_MESSAGE = "library.message"
 
 _LEVELS = ("debug", "info", "warning", "error")
 _ONE_LINE_AT_A_TIME = threading.Lock()
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _EVENT_COLUMNS = 16
 """Width of the event column on a console."""
 
@@ -197,7 +199,7 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
 
 
 LAST_LINES: Final[deque[tuple[int, str]]] = deque(maxlen=2000)
-"""Level and text of the last lines, for an admin's page; only of a process that calls `remember_lines`."""
+"""Level and text of the last lines, without colors, for an admin's page; only of a process that calls `remember_lines`."""
 _is_remembering = False
 
 
@@ -216,7 +218,7 @@ def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, .
 
 def _remember(name: str, line: str) -> None:
     if _is_remembering:
-        LAST_LINES.append((logging.getLevelNamesMapping()[name.upper()], line[:2000]))
+        LAST_LINES.append((logging.getLevelNamesMapping()[name.upper()], _COLOR.sub("", line)[:2000]))
 
 
 class _Lines:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,3 +243,16 @@ def test_operations_lists_exactly_the_events() -> None:
     table = text.partition("| event | ")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
     assert sorted(name for cell in cells for name in re.findall(r"`([^`]+)`", cell)) == sorted(events())
+
+
+def test_last_lines_of_a_terminal_have_no_colors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_is_remembering", False)
+    monkeypatch.setattr(log, "LAST_LINES", deque(maxlen=10))
+    stream = Stream(is_terminal=True)
+    log.configure("info", "auto", stream.text)
+    log.remember_lines()
+    log.get().warning(log.JOB_DONE, file="talk.flac", seconds=3)
+    assert "\x1b[" in stream.lines()[0], "the terminal has colors"
+    (line,) = log.last_lines(10, text="talk.flac")
+    assert "\x1b" not in line
+    assert re.search(r"job\.done.* file=talk\.flac seconds=3$", line)
