@@ -30,7 +30,9 @@ _SUBTITLE_SUFFIXES = (".srt", ".vtt")
 
 @click.command()
 @click.argument("source", metavar="JOB|FILENAME|FILE.srt", shell_complete=complete_jobs)
-@click.option("--to", required=True, metavar="LANGUAGES", help="Such as zh-TW,ja.")
+@click.option(
+    "--to", default="", metavar="LANGUAGES", help="Such as zh-TW,ja; default: the languages of the job."
+)
 @click.option(
     "--model", default="", metavar="NAME", help="A model that translates; default: the first that can."
 )
@@ -80,10 +82,10 @@ def translate(
     status is 1 then. Ctrl-C while it waits does not stop the translation.
     """
     languages = split_languages(to)
-    if not languages:
-        raise OptionError("--to names no language; write for example --to zh-TW,ja")
     file = Path(source)
     is_file = file.suffix.lower() in _SUBTITLE_SUFFIXES and file.is_file()
+    if is_file and not languages:
+        raise OptionError("--to names no language; write for example --to zh-TW,ja")
     with connection.client() as client:
         if is_file:
             given: dict[str, Any] = {
@@ -111,10 +113,9 @@ def translate(
         if facts.state not in ENDED:
             facts = client.job(facts.id).wait()
         wanted = split_list(fmts) or facts.formats or ("srt",)
-        known = [one for one in facts.translations if one.language.casefold() in map(str.casefold, languages)]
         files = [
-            (fmt, *client.fetch(facts.id, fmt, language=one.language, is_bilingual=both))
-            for one in known or facts.translations
+            (fmt, *client.fetch(facts.id, fmt, language=one, is_bilingual=both))
+            for one in languages or [each.language for each in facts.translations]
             for both in ((False, True) if is_bilingual else (False,))
             for fmt in wanted
         ]
