@@ -226,11 +226,13 @@ def test_cause_of_a_failed_translation_is_stored_and_in_the_journal(store: Store
         "translation_cause": "damaged",
         "added_languages": ("ja", "es"),
         "added_models": (("es", "a b"),),
+        "cancelled_languages": ("es", "ko"),
     }
     store.apply([SaveNewJob(job), moved(job, JobEvent.TRANSLATED, JobState.DONE, **changes)])
     row = store.find_job(job.id)
     assert row is not None
     assert (row.job.added_languages, row.job.added_models) == (("ja", "es"), (("es", "a b"),))
+    assert row.job.cancelled_languages == ("es", "ko")
     assert (row.job.translation_cause, row.job.is_already_subtitled) == ("damaged", False)
     assert store.journal(0)[-1].cause == "damaged"
     facts = job_facts(row, segments={}, sentences={}, is_uploaded=False, default_model="m")

@@ -346,7 +346,7 @@ class FakeWriter:
         def come_back() -> None:
             self.writing.discard(job.id)
             texts, keys = [], []
-            for target in job.translate_to:
+            for target in job.active_languages:
                 wanted = run.history.sentences(job, target)
                 stored = run.store.translations(job.id, target)
                 keys.append((target, tuple(key for text in wanted for key in text)))
@@ -374,7 +374,7 @@ class FakeWriter:
         run = self._run
         run.before_output(f"translate {job.id}")
         self._begin_translation(job)
-        for target in job.translate_to:
+        for target in job.active_languages:
             wanted = {key for text in run.history.sentences(job, target) for key in text}
             if wanted != run.store.translations(job.id, target).keys():
                 raise Violation(f"job {job.id} is written in {target}, and not each sentence has a result")

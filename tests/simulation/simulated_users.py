@@ -146,7 +146,9 @@ class SimulatedUsers:
                 languages = plan.text_random.choice(((), ("es",), ("fr", "ja")))
                 is_retry = plan.text_random.random() < 0.5
                 run.dispatcher.dispatch(
-                    ev.TranslationRequested(job=job, languages=languages, is_retry=is_retry)
+                    ev.TranslationRequested(
+                        job=job, languages=languages, is_retry=is_retry, is_edit=not (languages or is_retry)
+                    )
                 )
 
         run.request(translate)

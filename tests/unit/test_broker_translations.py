@@ -302,6 +302,24 @@ def test_cancel_ends_the_translations_and_keeps_the_transcript() -> None:
     assert not b.all(ac.WriteTranslations)
 
 
+def test_edit_does_not_start_a_cancelled_translation_again() -> None:
+    b = bench("gpu0")
+    transcribe(b, "a", "ja", "es")
+    plan(b, text("nllb", 0, "ja"))
+    b.handle(ev.CancelRequested("a"))
+    plans = len(b.all(ac.PlanTranslations))
+    assert b.jobs["a"].cancelled_languages == ("ja",)
+    b.handle(ev.TranslationRequested(job=b.jobs["a"], is_edit=True))
+    assert b.last(ac.PlanTranslations).job.active_languages == ("es",)
+    b.handle(ev.CancelRequested("a"))
+    b.handle(ev.TranslationRequested(job=b.jobs["a"], is_edit=True))
+    assert (b.state("a"), len(b.all(ac.PlanTranslations))) == (JobState.DONE, plans + 1)
+    b.handle(ev.TranslationRequested(job=b.jobs["a"], languages=("ko",)))
+    assert b.last(ac.PlanTranslations).job.active_languages == ("ko",)
+    b.handle(ev.TranslationRequested(job=b.jobs["a"]))
+    assert b.jobs["a"].active_languages == ("ja", "es", "ko")
+
+
 def test_restarted_daemon_plans_the_sentences_again() -> None:
     b = bench("gpu0")
     transcribe(b)

@@ -768,7 +768,7 @@ class RequestHandlers:
     def _translate_edit(self, job: Job) -> None:
         """Translate what an edit has changed."""
         if job.translate_to:
-            self._dispatch(TranslationRequested(job=job))
+            self._dispatch(TranslationRequested(job=job, is_edit=True))
 
     def keep_old_drafts(self, now: float) -> None:
         """Make versions of the drafts that no later draft replaces any more, and translate them: their pages may be closed."""

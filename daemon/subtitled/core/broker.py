@@ -530,7 +530,10 @@ class Broker:
 
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)
-        self.live_jobs.move_job(job, JobEvent.CANCEL)
+        if job.state is JobState.TRANSLATING:
+            self.lifecycle.cancel_texts(job)
+        else:
+            self.live_jobs.move_job(job, JobEvent.CANCEL)
         self.prepare_dispatch.cancel(job)
         self.lease_dispatch.remove_job(name)
         self.live_jobs.drop_segments(name)

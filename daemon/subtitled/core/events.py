@@ -160,6 +160,8 @@ class TranslationRequested(Struct, frozen=True, kw_only=True):
     """Name of the model that translates to these languages, or to all of the job without any; "": the job's."""
     is_retry: bool = False
     """Sentences that could not be translated are tried again."""
+    is_edit: bool = False
+    """The transcript was edited: languages whose translation was cancelled stay as they are."""
 
 
 class TranslationsPlanned(Struct, frozen=True, kw_only=True):

@@ -174,12 +174,16 @@ class JobLifecycle:
         job = live.job if live is not None else event.job
         if job.state in {JobState.FAILED, JobState.CANCELLED} or job.is_already_subtitled:
             return
+        if event.is_edit and not job.active_languages:
+            return
+        requested = () if event.is_edit else event.languages or job.translate_to
         added: dict[str, Any] = {
             "added_languages": tuple(dict.fromkeys((*job.added_languages, *event.languages))),
+            "cancelled_languages": tuple(tag for tag in job.cancelled_languages if tag not in requested),
         }
         if event.model:
-            requested = dict.fromkeys(event.languages or job.translate_to, event.model)
-            added["added_models"] = tuple({**dict(job.added_models), **requested}.items())
+            models = {**dict(job.added_models), **dict.fromkeys(requested, event.model)}
+            added["added_models"] = tuple(models.items())
         if live is None:
             self._live_jobs.load_job(job, ())
             job = self._live_jobs.move_job(job, JobEvent.TRANSLATE, translation_cause="", **added)
@@ -191,6 +195,14 @@ class JobLifecycle:
             self.plan_texts(job)
         elif job.state is JobState.TRANSLATING:
             live.is_text_outdated = True
+
+    def cancel_texts(self, job: Job) -> Job:
+        """End the translation of a job: its languages with sentences that are not translated yet count as cancelled."""
+        live = self._live_jobs.jobs[job.id]
+        is_planned = live.text_stage is not TextStage.PLANNING and not live.is_text_outdated
+        open_languages = +live.open_sentences if is_planned else job.translate_to
+        cancelled = tuple(dict.fromkeys((*job.cancelled_languages, *open_languages)))
+        return self._live_jobs.move_job(job, JobEvent.CANCEL, cancelled_languages=cancelled)
 
     def texts_planned(self, event: TranslationsPlanned) -> None:
         """Queue the text segments of a job."""

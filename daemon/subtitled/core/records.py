@@ -211,6 +211,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Language tags with the name of the model that a client requested for this language later."""
     translation_cause: str = ""
     """Why its sentences could not be read the last time that it was translated."""
+    cancelled_languages: tuple[str, ...] = ()
+    """Language tags whose translation was cancelled: an edit does not start it again."""
     changed_priority: int | None = None
     """The priority that a client gave it later; None: that of its options."""
     place: float | None = None
@@ -237,6 +239,11 @@ class Job(Struct, frozen=True, kw_only=True):
     def translate_to(self) -> tuple[str, ...]:
         """Language tags that it is translated to."""
         return tuple(dict.fromkeys((*self.options.translate_to, *self.added_languages)))
+
+    @property
+    def active_languages(self) -> tuple[str, ...]:
+        """Language tags that it is translated to, without those whose translation was cancelled."""
+        return tuple(tag for tag in self.translate_to if tag not in self.cancelled_languages)
 
     def requested_model(self, target: str) -> str:
         """Return the name of the model that a client requested later for one language; "" for none."""

@@ -48,7 +48,7 @@ from subtitled.files.filesystem import (
     wait_until_answers,
 )
 from subtitled.observability.transition_log import TransitionLog, job_report
-from subtitled.output.layout_process import LayoutProcess, TranslationPlan, source_name
+from subtitled.output.layout_process import LayoutProcess, TranslationInput, TranslationPlan, source_name
 from subtitled.output.paths import (
     ERROR_SUFFIX,
     archive,
@@ -218,7 +218,7 @@ class JobWriter:
 
         def work() -> tuple[TranslationPlan, ...]:
             row, results, edits = self._read(job.id)
-            inputs = translation_inputs(row, self._store.readers.get(), self.models())
+            inputs = self._inputs(row)
             return (
                 self._layout_process.plan_translations(row, results, inputs, model=self._model, edits=edits)
                 if inputs
@@ -264,7 +264,7 @@ class JobWriter:
 
         def work() -> tuple[Transcript, ...]:
             row, results, edits = self._read(job.id)
-            inputs = translation_inputs(row, self._store.readers.get(), self.models())
+            inputs = self._inputs(row)
             if job.options.is_bilingual:
                 inputs = tuple(replace(each, is_bilingual=both) for each in inputs for both in (False, True))
             return (
@@ -323,6 +323,11 @@ class JobWriter:
             failed,
             SpoolError,
         )
+
+    def _inputs(self, row: JobRow) -> tuple[TranslationInput, ...]:
+        """Return what the translations of a job are made of, without those that were cancelled; for a thread."""
+        inputs = translation_inputs(row, self._store.readers.get(), self.models())
+        return tuple(each for each in inputs if each.target in row.job.active_languages)
 
     def _read(self, job: str) -> tuple[JobRow, list[ResultRow], dict[str, EditRow]]:
         """Return the rows of a job, and the newest versions of its cues; for a thread. Raises StoreError."""

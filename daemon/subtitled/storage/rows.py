@@ -232,6 +232,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         place=row[26],
         unheard=row[27],
         translation_cause=row[28],
+        cancelled_languages=tuple(row[29].split()),
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
 

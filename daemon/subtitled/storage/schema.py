@@ -183,6 +183,8 @@ MIGRATIONS: tuple[str, ...] = (
     -- client requested for them (MessagePack).
     ALTER TABLE jobs ADD COLUMN added_languages TEXT NOT NULL DEFAULT '';
     ALTER TABLE jobs ADD COLUMN added_models BLOB;
+    -- Language tags whose translation was cancelled, with spaces between them.
+    ALTER TABLE jobs ADD COLUMN cancelled_languages TEXT NOT NULL DEFAULT '';
     -- Why its sentences could not be read, else empty.
     ALTER TABLE jobs ADD COLUMN translation_cause TEXT NOT NULL DEFAULT '';
 

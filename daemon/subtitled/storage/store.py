@@ -334,6 +334,7 @@ class Store(Reader):
                 job.place,
                 job.unheard,
                 job.translation_cause,
+                " ".join(job.cancelled_languages),
                 job.is_planned,
                 save.media,
                 job.language,
