@@ -131,12 +131,19 @@ def test_endpoint_has_a_worker_of_its_own() -> None:
         (ENDPOINT + 'api_key_file = "key"', "models[0].api_key_file"),
         ('[[models]]\nname = "x"\nendpoint = "ollama"\nendpoint_model = "m"', "models[0].endpoint"),
         ('[[models]]\nname = "x"\nendpoint = "http://x/v1"', "models[0].endpoint_model"),
+        (
+            ENDPOINT.replace("localhost", "me:secret@localhost"),
+            'models[0].endpoint: "http://…@localhost:1/v1"',
+        ),
+        (ENDPOINT.replace("/v1", "/v1?key=secret"), 'models[0].endpoint: "http://localhost:1/v1…"'),
+        (ENDPOINT.replace("/v1", "/v1#secret"), 'models[0].endpoint: "http://localhost:1/v1…"'),
         ('[[models]]\nname = "x"\nengine = "ctranslate2"', "models[0].source"),
         (ENDPOINT + 'engine = "whisper"', "models[0].endpoint"),
     ],
 )
 def test_faults_of_translations_name_the_key(text: str, fault: str, tmp_path: Path) -> None:
     assert any(found.startswith(fault) for found in faults_of(text, tmp_path)), faults_of(text, tmp_path)
+    assert "secret" not in "".join(faults_of(text, tmp_path))
 
 
 def test_inbox_is_translated_by_a_configured_model(tmp_path: Path) -> None:

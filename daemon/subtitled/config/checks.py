@@ -174,11 +174,15 @@ def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults, *
         if unknown and not faults.is_faulty(f"{key}.{name}"):
             faults.add(f"{key}.{name}", unknown[0], 'languages such as "en", "zh-TW" or "Japanese"')
     if kind_of(model) == "openai":
-        if not is_web_address(model.endpoint) and not faults.is_faulty(f"{key}.endpoint"):
+        shown = re.sub(r"//[^/?#]*@|[?#].*", lambda found: "//…@" if "@" in found[0] else "…", model.endpoint)
+        if not faults.is_faulty(f"{key}.endpoint") and (
+            shown != model.endpoint or not is_web_address(model.endpoint)
+        ):
             faults.add(
                 f"{key}.endpoint",
-                model.endpoint,
-                'a URL such as "http://127.0.0.1:11434/v1" for engine = "openai"',
+                shown,
+                'a URL such as "http://127.0.0.1:11434/v1" for engine = "openai", without a user, a query or a fragment;'
+                " a key is in api_key_file",
             )
         if not model.endpoint_model:
             faults.add(f"{key}.endpoint_model", "", 'the model\'s name at the endpoint, such as "qwen3:8b"')
