@@ -36,7 +36,7 @@ def describe_status(status: int) -> str:
 def module_command(module: str) -> tuple[str, ...]:
     """Return the command that runs a module as a child of this Python.
 
-    `-P`: no module is imported from the current folder, which may belong to anybody; a sandbox that leaves `sys.path` readable
+    `-P`: no module is imported from the current folder, to which other users may write; a sandbox that leaves `sys.path` readable
     would also leave that folder readable.
     """
     return (sys.executable, "-P", "-m", module)
