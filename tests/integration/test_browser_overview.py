@@ -274,6 +274,9 @@ def test_older_jobs_are_added_while_scrolling_and_stay_up_to_date(
             browser.open("/")
             browser.wait_for("#running-jobs .job")
             running = rows("#running-jobs")
+            # A row is moved only where its neighbours are those of the queue.
+            handles = "return ['#running-jobs', '#jobs'].map((css) => document.querySelectorAll(`${css} [draggable], ${css} .move`).length)"
+            assert browser.script(handles) == [12, 0]
             scroll_to([job for job in reversed(jobs) if job not in running])
             browser.open("/?name=many-")
             scroll_to(jobs[::-1])

@@ -82,9 +82,14 @@ class ListFilter(Struct, frozen=True, kw_only=True):
         """Whether a field of the form's details is set."""
         return any(getattr(self, name) for name in DETAILS)
 
+    @property
+    def is_queue_order(self) -> bool:
+        """Whether the list is in the order in which the jobs are started."""
+        return self.group == "running" and not self.sort
+
     def query(self) -> dict[str, Any]:
         """Return the filter as parameters of `Client.list`."""
-        default = "queue" if self.group == "running" else "newest"
+        default = "queue" if self.is_queue_order else "newest"
         return {
             "name": self.name,
             "before": self.before,
