@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import media
 from browser import Browser
 from daemon import Daemon, InboxFolder, eventually
 from gateway_process import GatewayProcess
+from subtitle import JobOptions
+from subtitled.config import schema
 from webdriver import PHONE, Key, missing
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ SOON_S = 1.5
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     inbox = InboxFolder(options={"word_timestamps": True})
-    with Daemon(tmp_path_factory.mktemp("daemon"), inboxes=(inbox,)) as running:
+    models = (schema.NamedModelConfig(name="translation", source="demo-translation"),)
+    with Daemon(tmp_path_factory.mktemp("daemon"), inboxes=(inbox,), models=models) as running:
         yield running.start()
 
 
@@ -339,6 +343,55 @@ def test_an_invalid_limit_is_reported(browser: Browser) -> None:
     browser.wait_for("[name=max_chars]").type("3")
     browser.wait_for("#result", "Maximum characters per line: Value must be")
     assert cues(browser) == before
+
+
+# -- translations ------------------------------------------------------------------------------------------------------
+
+
+def test_a_translation_is_shown_as_the_second_language_that_was_chosen_last(
+    shared: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    path = media.write_sound(tmp_path / "translated.flac", media.speech(8))
+    job = daemon.client.submit(path, options=JobOptions(translate_to=("zh-CN",))).id
+    eventually(lambda: daemon.client.status(job).state == "done", "the file is translated")
+
+    def shown() -> str:
+        return str(shared.script("return document.getElementById('screen-second').textContent"))
+
+    shared.open(f"/jobs/{job}")
+    ready(shared)
+    shared.press("j")  # to the first cue
+    shared.script(CHOOSE, "1")
+    shared.until(lambda: CHINESE.search(shown()), "the translation of the cue is shown")
+    assert not CHINESE.search(shared.wait_for("#screen").text)
+    shared.script(CHOOSE, "")
+    shared.until(lambda: not shown(), "no second language is shown")
+    shared.script(DELAY_TRANSLATION)
+    shared.script(CHOOSE, "1")
+    shared.until(lambda: shared.script("return Boolean(window.respond)"), "the translation is requested")
+    shared.script(CHOOSE, "0")
+    shared.until(lambda: shown() == cues(shared)[0], "the transcript is shown twice")
+    shared.script("window.respond()")
+    shared.until(lambda: shared.script("return window.isRead"), "the late response is read")
+    assert shown() == cues(shared)[0]
+
+
+CHINESE = re.compile("[\u4e00-\u9fff]")
+CHOOSE = """
+const field = document.getElementById("second");
+field.value = arguments[0];
+field.dispatchEvent(new Event("change"));
+"""
+DELAY_TRANSLATION = """
+const request = window.fetch;
+window.fetch = async (address, options) => {
+  if (!address.includes("language=")) return request(address, options);
+  const body = await (await request(address)).json();
+  await new Promise((resolve) => (window.respond = resolve));
+  return { ok: true, json: async () => { setTimeout(() => (window.isRead = true)); return body; } };
+};
+"""
+"""Keeps the response to a request for a translation until `window.respond` is called."""
 
 
 # -- from its beginning to its end ---------------------------------------------------------------------------------------

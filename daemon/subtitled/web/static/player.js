@@ -19,6 +19,7 @@ export function startPlayer() {
   const tracks = JSON.parse(trackList);
   let track = tracks[0];
   let second = []; // cues of the second language
+  let secondRequest = new AbortController();
   let length_ms = Number(length);
   const audio = new AudioPlayer(byId("audio"), length_ms, mediaMissing !== undefined);
   const detail = new Waveform(byId("waveform"), length_ms, { isWindow: true, onSeek: seek });
@@ -224,16 +225,17 @@ export function startPlayer() {
   });
   byId("second")?.addEventListener("change", async ({ target }) => {
     const chosen = tracks[target.value];
-    second = [];
-    if (chosen) {
-      try {
-        const response = await fetchCues(job, chosen);
-        byId("screen-second").lang = response.language ?? "";
-        second = response.cues;
-      } catch (error) {
-        showFailure(error);
-      }
+    secondRequest.abort();
+    const { signal } = (secondRequest = new AbortController());
+    let response = null;
+    try {
+      if (chosen) response = await fetchCues(job, chosen, {}, signal);
+    } catch (error) {
+      if (!signal.aborted) showFailure(error);
     }
+    if (signal.aborted) return; // another language is chosen
+    byId("screen-second").lang = response?.language ?? "";
+    second = response?.cues ?? [];
     byId("screen-second").dataset.cue = "none";
     view.showSecond(second, byId("screen-second").lang);
     showPosition();
