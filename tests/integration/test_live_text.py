@@ -123,14 +123,33 @@ def test_openai_stream_sends_text_before_the_end_and_stops_its_job_with_the_clie
 def test_page_of_a_job_in_progress_shows_its_provisional_text(
     gateway: GatewayProcess, job: JobFacts, tmp_path: Path
 ) -> None:
+    """Also after the server refused the first request."""
     with Browser(gateway.url, tmp_path) as browser:
+        browser.expect(r"/api/jobs/none/events.* 404")
+        browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=FAIL_ONCE)
         browser.open(f"/jobs/{job.id}")
+        browser.until(
+            lambda: browser.script("return window.failed.readyState === 2"), "the first request fails"
+        )
         browser.wait_for("#live-cues .cue .line")
         starts = browser.script(
             "return [...document.querySelectorAll('#live-cues > li')].map(one => Number(one.dataset.start))"
         )
         assert starts == sorted(starts)
         assert "Provisional" in browser.wait_for("#live-text .head").text
+
+
+FAIL_ONCE = """
+(() => {
+  const original = window.EventSource;
+  window.EventSource = function () {
+    window.EventSource = original;
+    return (window.failed = new original("/api/jobs/none/events"));
+  };
+  window.EventSource.CLOSED = original.CLOSED;
+})();
+"""
+"""Requests the events of a job that does not exist the first time."""
 
 
 def test_command_line_prints_the_provisional_text_of_a_job_in_progress(daemon: Daemon, job: JobFacts) -> None:

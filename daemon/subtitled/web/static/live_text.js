@@ -5,6 +5,7 @@ const part = document.getElementById("live-text");
 const list = document.getElementById("live-cues");
 const scroll = list?.parentElement;
 const cues = new Map(); // by segment
+const RETRY_MS = 5000;
 let source = null;
 
 /** Show provisional cues while the page is visible; the stream ends with the job. */
@@ -29,6 +30,16 @@ function open() {
   source.addEventListener("text", (event) => add(JSON.parse(event.data)));
   // The page reloads when the job has ended; a stream that ended would be opened again.
   source.addEventListener("end", () => source?.close());
+  // The browser opens an interrupted stream again, but not one that was answered with an error.
+  const failed = source;
+  source.addEventListener("error", () => {
+    if (failed.readyState !== EventSource.CLOSED) return;
+    setTimeout(() => {
+      if (source !== failed) return;
+      source = null;
+      update();
+    }, RETRY_MS);
+  });
 }
 
 function add({ segments, language, cues: added }) {
