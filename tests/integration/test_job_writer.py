@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import shutil
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from hung_mount import ForbiddenError, HungMount
 from subtitled.core.actions import SaveJob, SaveNewJob
-from subtitled.core.events import Event, Written
+from subtitled.core.events import Event, TranslationsWritten, Written
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
@@ -313,6 +314,32 @@ def test_job_is_not_complete_while_the_mount_of_its_inbox_has_gone(
     assert source.exists()
     write_outputs(work_of(job))
     assert not source.exists()
+
+
+def test_translations_are_written_once_their_folders_answer_again(
+    inbox: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(source, inbox)
+    job = replace(job, options=replace(job.options, translate_to=("ja",), language="en"))
+    translating = replace(job, state=JobState.TRANSLATING)
+    faults = [errno.EIO]
+    write_files = job_writer._write_files
+
+    def write(work: OutputJob) -> None:
+        if faults:
+            raise SpoolError("out: input/output error") from OSError(faults.pop(), "input/output error")
+        write_files(work)
+
+    monkeypatch.setattr(job_writer, "_write_files", write)
+    ended: list[Event] = []
+    with writer_with_jobs(tmp_path / "state.db", [job], ended) as (writer, calls):
+        writer._store.apply([SaveJob(job=translating, before=JobState.WRITING, event=JobEvent.TRANSLATE)])
+        writer.write_translations(translating, 1)
+        while not ended:
+            calls.get(timeout=60)()
+    assert ended == [TranslationsWritten(job="a1", number=1)]
+    assert not faults
+    assert (inbox.parent / "out" / "sub" / "talk.ja.srt").exists()
 
 
 def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:

@@ -239,16 +239,21 @@ class JobWriter:
     def write_translations(self, job: Job, number: int) -> None:
         """Write a job's subtitles in other languages; dispatches TranslationsWritten.
 
-        An error is logged, and they are written when the job is translated again; without disk space, as soon as there is some.
+        An error is logged, and they are written when the job is translated again; without disk space, as soon as there is some,
+        and after a fault of a mount once its folders answer.
         """
 
         def ended() -> None:
+            self._retried.discard(job.id)
             self._dispatch(ev.TranslationsWritten(job=job.id, number=number))
 
         def failed(error: SubtitledError) -> None:
             if isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error)):
                 self._unwritten[job.id] = number
                 self._wait_for_space(job, error, is_failure=False)
+                return
+            if is_mount_error(error) and job.id not in self._retried:
+                self._wait_for_folders(job, partial(self.write_translations, job, number))
                 return
             _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
             ended()
@@ -545,7 +550,7 @@ class JobWriter:
         elif is_disk_full(error):
             self._wait_for_space(job, error, is_failure=is_failure)
         elif is_mount_error(error) and job.id not in self._retried:
-            self._wait_for_folders(job, is_failure=is_failure)
+            self._wait_for_folders(job, partial(self.finish, job, is_failure=is_failure))
             return
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
@@ -553,8 +558,8 @@ class JobWriter:
         else:
             self._dispatch(ev.WriteFailed(job.id, str(error)))
 
-    def _wait_for_folders(self, job: Job, *, is_failure: bool) -> None:
-        """Keep a job in its state until its folders answer, each in its own thread, and write it then.
+    def _wait_for_folders(self, job: Job, write: Callable[[], None]) -> None:
+        """Keep a job in its state until its folders answer, each in its own thread, and call `write` then.
 
         If they answer at once, it is written once more, and not a third time.
         """
@@ -574,7 +579,7 @@ class JobWriter:
                 return
             if not total_waited:
                 self._retried.add(job.id)
-            self.finish(job, is_failure=is_failure)
+            write()
 
         def root_answered(root: str, is_at_once: bool) -> None:
             mount = below.get(root, b"")
