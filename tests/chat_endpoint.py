@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 Fault = Literal[
     "slow", "garbage", "few", "twice", "wrong_language", "cut", "empty", "429", "500", "hang_up", "no_json", "401", "404",
-    "too_long", "drip", "redirect", "huge",
+    "too_long", "drip", "redirect", "huge", "parts", "no_counts", "many_tokens",
 ]  # fmt: skip
 """What a call answers in place of the translations; "slow" holds it until the server closes or `release` is called."""
 
@@ -31,15 +31,21 @@ class ChatEndpoint:
     """Serves /v1/chat/completions on a free port; keeps the bodies of all calls."""
 
     def __init__(
-        self, *, key: str = "", rejects: tuple[str, ...] = (), refuses: tuple[str, ...] = ()
+        self,
+        *,
+        key: str = "",
+        rejects: tuple[str, ...] = (),
+        rejection: str = "Unsupported parameter: '{}'",
+        refuses: tuple[str, ...] = (),
     ) -> None:
-        """`rejects`: parameters that cause status 400; `refuses`: sentences that do."""
+        """`rejects`: parameters that cause status 400, with `rejection` as the message; `refuses`: sentences that do."""
         self.faults: deque[Fault] = deque()
         """Of the next calls, in order."""
         self.calls: list[dict[str, Any]] = []
         self.most_at_once = 0
         self._key = key
         self._rejects = rejects
+        self._rejection = rejection
         self._refuses = refuses
         self._lock = threading.Condition()
         self._at_once = 0
@@ -117,7 +123,7 @@ class ChatEndpoint:
                     return
                 for name in endpoint._rejects:
                     if name in body:
-                        self._send(400, {"error": {"message": f"Unsupported parameter: '{name}'"}})
+                        self._send(400, {"error": {"message": endpoint._rejection.format(name)}})
                         return
                 if any(line in endpoint._refuses for line in lines_of(body)):
                     self._send(400, {"error": {"message": "the content is not allowed"}})
@@ -161,7 +167,7 @@ class ChatEndpoint:
                     case "drip":
                         self._drip()
                         return
-                    case "cut" | "no_json" | "huge" | None:
+                    case "cut" | "no_json" | "huge" | "parts" | "no_counts" | "many_tokens" | None:
                         pass
                 content = json.dumps({"translations": rows}, ensure_ascii=False)
                 if fault == "cut":
@@ -170,12 +176,25 @@ class ChatEndpoint:
                     content = "Here you are:\n" + "\n".join(f"{row['number']}. {row['text']}" for row in rows)
                 elif fault == "huge":
                     content = "x" * 5 * 2**20
+                counts: Any = {"no_counts": None, "many_tokens": 2**63}.get(fault or "", TOKENS)
+                if fault == "parts":
+                    half = len(content) // 2
+                    parts = [{"type": "thinking", "thinking": []}]
+                    parts += [{"type": "text", "text": text} for text in (content[:half], content[half:])]
                 self._send(
                     200,
                     {
                         "model": "tiny-translator-2",
-                        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}}],
-                        "usage": {"prompt_tokens": TOKENS, "completion_tokens": TOKENS},
+                        "choices": [
+                            {
+                                "index": 0,
+                                "message": {
+                                    "role": "assistant",
+                                    "content": parts if fault == "parts" else content,
+                                },
+                            }
+                        ],
+                        "usage": {"prompt_tokens": counts, "completion_tokens": counts},
                     },
                 )
 

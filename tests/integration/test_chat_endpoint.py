@@ -27,6 +27,7 @@ from subtitled.translation.engines.chat import EndpointError
 from subtitled.translation.engines.openai import (
     BATCH_ATTEMPTS,
     CALL_ATTEMPTS,
+    EndpointResult,
     OpenAiEngine,
     messages,
     read_answer,
@@ -142,6 +143,34 @@ def test_parameters_that_an_endpoint_rejects_are_left_out_from_then_on(rejected:
         assert rejected not in endpoint.calls[-1]
 
 
+def test_a_sentence_that_the_endpoint_rejects_weakens_no_later_request() -> None:
+    with ChatEndpoint(refuses=("Where are you going now?",)) as endpoint:
+        ours = engine(endpoint)
+        ours.translate_one(request())
+        ours.translate_one(request("Home."))
+        assert endpoint.calls[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_a_format_that_an_endpoint_rejects_without_its_name_is_left_out_from_then_on() -> None:
+    with ChatEndpoint(rejects=("response_format",), rejection="invalid request") as endpoint:
+        ours = engine(endpoint)
+        assert list(ours.translate_one(request()).sentences) == translated(*SENTENCES)
+        assert len(endpoint.calls) == 3
+        ours.translate_one(request())
+        assert len(endpoint.calls) == 4
+        assert "response_format" not in endpoint.calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "tokens"), [("parts", 2 * TOKENS), ("no_counts", 0), ("many_tokens", 2 * 2**31)]
+)
+def test_an_answer_with_other_fields_is_read(endpoint: ChatEndpoint, fault: Fault, tokens: int) -> None:
+    endpoint.faults.append(fault)
+    made = engine(endpoint).translate_one(request())
+    assert list(made.sentences) == translated(*SENTENCES)
+    assert (made.tokens, len(endpoint.calls)) == (tokens, 1)
+
+
 def test_the_key_comes_from_its_file_and_is_in_no_message(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sk-right\n")
@@ -207,6 +236,12 @@ def test_the_prompt_names_the_language_and_the_terms() -> None:
         ("", [None, None]),
         ("I cannot help with that.", [None, None]),
         ("[]{}", [None, None]),
+        ('[{"number": "' + "1" * 5000 + '", "text": "一"}, {"number": 2, "text": "二"}]', [None, "二"]),
+        ('{"' + "1" * 5000 + '": "一", "2": "二"}', [None, "二"]),
+        ('{"number": 2, "text": "二"}', [None, "二"]),
+        ('[{"number": ' + "1" * 5000 + ', "text": "一"}, {"number": 2, "text": "二"}]', [None, "二"]),
+        ("[" * 100_000, [None, None]),
+        ('{"translations": [{"number": true, "text": "一"}, {"number": 2, "text": "二"}]}', [None, "二"]),
     ],
 )
 def test_an_answer_is_read_in_the_forms_that_models_write(text: str, expected: list[str | None]) -> None:
@@ -265,5 +300,53 @@ def test_a_worker_answers_with_the_original_if_the_endpoint_does_not_work(endpoi
     assert [one.text for one in result.sentences] == list(SENTENCES)
     assert all("status 404" in one.problem for one in result.sentences)
     assert (result.engine, result.version) == ("openai", "tiny")
+    role.receive(Drain(), ())
+    assert port.codes.get(timeout=WAIT_S) is ExitCode.OK
+
+
+def test_a_lease_that_waits_for_an_abandoned_call_makes_progress(endpoint: ChatEndpoint) -> None:
+    port = Port()
+    role = TranslateRole(port, engine(endpoint), 1)
+    endpoint.faults.append("slow")
+    role.receive(lease(1), ())
+    endpoint.wait_for_calls(1)
+    role.receive(AbandonLease(lease=1), ())
+    assert port.sent.get(timeout=WAIT_S) == LeaseAbandoned(lease=1)
+    role.receive(lease(2), ())
+    first, second = ({one.lease: one.steps for one in role.heartbeat().leases}[2] for _ in range(2))
+    assert second > first
+    role.receive(lease(3), ())
+    role.receive(AbandonLease(lease=3), ())
+    endpoint.release()
+    role.receive(Drain(), ())
+    assert port.codes.get(timeout=WAIT_S) is ExitCode.OK
+    assert role.heartbeat().leases == ()
+
+
+class BrokenEngine(OpenAiEngine):
+    """Fails on a sentence."""
+
+    def translate_one(self, request: TranslationRequest, pause: Any = None) -> EndpointResult:
+        """Raise ValueError for "Home."."""
+        if "Home." in request.sentences:
+            raise ValueError("a bug")
+        return super().translate_one(request, pause)
+
+
+def test_an_error_of_the_engine_costs_no_other_request(endpoint: ChatEndpoint) -> None:
+    port = Port()
+    settings = EndpointSettings(url=endpoint.url, model="tiny")
+    role = TranslateRole(port, BrokenEngine(settings, first_wait_s=0.0), 1)
+    items = tuple(
+        TextItem(key=SegmentKey("a", at), request=request(text))
+        for at, text in enumerate(("Home.", "Good evening."))
+    )
+    role.receive(Translate(lease=1, model="tiny", items=items), ())
+    answer = port.sent.get(timeout=WAIT_S)
+    assert isinstance(answer, Translated)
+    assert [one.problem for result in answer.results for one in result.sentences] == [
+        "the engine failed: ValueError('a bug')",
+        "",
+    ]
     role.receive(Drain(), ())
     assert port.codes.get(timeout=WAIT_S) is ExitCode.OK

@@ -46,7 +46,7 @@ class TranslateRole:
         self._dropped: dict[int, threading.Event] = {}
         """For each lease without an answer, whether it is not needed any more."""
         self._steps: dict[int, int] = {}
-        """For each running lease, how often it was found running: the engine limits its time itself."""
+        """For each lease without an answer, and each that still runs, how often it was found there: the engine limits its time."""
         self._ended_threads = 0
         self._orders: queue.SimpleQueue[Translate | None] = queue.SimpleQueue()
         for number in range(threads):
@@ -58,6 +58,7 @@ class TranslateRole:
             case Translate(lease=lease):
                 with self._lock:
                     self._dropped[lease] = threading.Event()
+                    self._steps[lease] = 1
                 self._orders.put(message)
             case AbandonLease(lease=lease):
                 # Answered at once: a call that runs cannot be stopped, and its answer is dropped.
@@ -70,7 +71,10 @@ class TranslateRole:
                 raise TypeError(f"a translate worker received {type(message).__name__}")
 
     def heartbeat(self) -> Heartbeat:
-        """Return a heartbeat; each one counts as progress of the running leases."""
+        """Return a heartbeat; each one counts as progress of all leases.
+
+        A lease waits while the call of an abandoned one runs, which the daemon does not count any more.
+        """
         with self._lock:
             for lease in self._steps:
                 self._steps[lease] += 1
@@ -89,8 +93,8 @@ class TranslateRole:
         while (order := self._orders.get()) is not None:
             with self._lock:
                 dropped = self._dropped.get(order.lease)
-                if dropped is not None:
-                    self._steps[order.lease] = 1
+                if dropped is None:
+                    del self._steps[order.lease]
             if dropped is None:
                 continue
             started = time.monotonic()
@@ -120,9 +124,12 @@ class TranslateRole:
         item = order.items[at]
         try:
             made = self._engine.translate_one(item.request, pause)
-        except EndpointError as error:
+        except _DroppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an answer that the engine cannot handle costs no other request
+            problem = str(error) if isinstance(error, EndpointError) else f"the engine failed: {error!r}"
             made = EndpointResult(
-                sentences=_untranslated(item.request, str(error)), version=self._engine.version, tokens=0
+                sentences=_untranslated(item.request, problem), version=self._engine.version, tokens=0
             )
         return TextResult(
             key=item.key,

@@ -22,6 +22,8 @@ from subtitled.version import VERSION
 MAX_ANSWER_BYTES = 4 * 2**20
 _CHUNK_BYTES = 65_536
 _QUOTED_CHARS = 200
+_MAX_TOKENS = 2**31
+"""More is a fault of the endpoint."""
 _RETRIED = frozenset({408, 409, 425, 429})
 _INVALID = frozenset({400, 413, 422, 501})
 """Statuses by which servers reject the request itself, for example its length or a parameter."""
@@ -57,8 +59,19 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     """Of input and output; 0 if the endpoint does not count them."""
 
 
+class _Part(Struct, frozen=True):
+    text: str = ""
+
+
 class _Message(Struct, frozen=True):
-    content: str | None = None
+    content: str | tuple[_Part, ...] | None = None
+    """Some endpoints divide it into parts, those of reasoning without text."""
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, tuple):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
 
 
 class _Choice(Struct, frozen=True):
@@ -66,8 +79,8 @@ class _Choice(Struct, frozen=True):
 
 
 class _Usage(Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(Struct, frozen=True):
@@ -122,8 +135,8 @@ class ChatEndpoint:
             raise self._no_answer(error, timeout_s) from None
         try:
             found = _completion_decoder.decode(data)
-            text = found.choices[0].message.content or ""
-        except (msgspec.DecodeError, IndexError):
+            text = found.choices[0].message.text
+        except (msgspec.DecodeError, IndexError, RecursionError):
             raise EndpointError(
                 f"{self.name}: the answer is no chat completion: {_quoted(data, key)}", is_temporary=True
             ) from None
@@ -131,7 +144,10 @@ class ChatEndpoint:
         return ChatAnswer(
             text=text,
             model=found.model or "",
-            tokens=max(0, usage.prompt_tokens) + max(0, usage.completion_tokens),
+            tokens=sum(
+                min(max(0, count or 0), _MAX_TOKENS)
+                for count in (usage.prompt_tokens, usage.completion_tokens)
+            ),
         )
 
     def _key(self) -> str:

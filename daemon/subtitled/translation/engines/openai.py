@@ -19,7 +19,7 @@ from subtitled.translation.checks import NOT_ANSWERED, checked
 from subtitled.translation.engines.chat import ChatEndpoint, EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CALL_TIMEOUT_S = 180.0
 CALL_ATTEMPTS = 7
@@ -40,6 +40,7 @@ _TOKENS_PER_CHAR = 8
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-z]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _NUMBERED = re.compile(r"\s*[\[(]?(\d{1,4})[\].):：、]+\s*(.+)")  # noqa: RUF001 - full-width punctuation is meant
+_NUMBER = re.compile(r"\d{1,4}")
 _ROW = re.compile(r'\{\s*"number"\s*:\s*(\d{1,4})\s*,\s*"text"\s*:\s*("(?:[^"\\]|\\.)*")\s*\}')
 _VARIANTS = {
     "tw": "Traditional Chinese as it is written in Taiwan",
@@ -48,6 +49,9 @@ _VARIANTS = {
 }
 _Format = Literal["schema", "object", "none"]
 _NEXT_FORMAT: dict[_Format, _Format] = {"schema": "object", "object": "none", "none": "none"}
+_STRICTNESS: dict[_Format, int] = {"schema": 2, "object": 1, "none": 0}
+_REJECTED = frozenset({400, 422, 501})
+"""Statuses by which endpoints reject a parameter, or the text."""
 _SCHEMA = {
     "name": "translations",
     "strict": True,
@@ -170,14 +174,18 @@ class OpenAiEngine:
         """Return the text of each sentence in the endpoint's answer; waits and retries while the endpoint is overloaded."""
         attempt = 1
         wait_s = 0.0
+        weaker: _Format | None = None  # the format of this call, if the endpoint has rejected a stricter one
         while True:
             pause(wait_s)
-            body = self._body(request)
+            body = self._body(request, weaker or self._format)
             try:
                 answer = self._endpoint.complete(body, min(self._timeout_s, work.remaining_s()))
             except EndpointError as error:
                 if self._adapt(error, body):
-                    wait_s = 0.0
+                    wait_s, weaker = 0.0, None
+                    continue
+                if error.status in _REJECTED and _format_of(body) != "none":
+                    wait_s, weaker = 0.0, _NEXT_FORMAT[_format_of(body)]
                     continue
                 if not error.is_temporary:
                     raise
@@ -188,6 +196,8 @@ class OpenAiEngine:
                 wait_s = min(self._wait_s(attempt, error), work.remaining_s())
                 attempt += 1
                 continue
+            if weaker is not None:  # it was the format that the endpoint rejected, not the text
+                self._weaken(weaker)
             work.is_answered = True
             work.tokens += answer.tokens
             work.version = answer.model or work.version
@@ -197,12 +207,11 @@ class OpenAiEngine:
         backoff_s: float = self._first_wait_s * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the load
         return min(MAX_WAIT_S, max(backoff_s, error.retry_after_s))
 
-    def _body(self, request: TranslationRequest) -> dict[str, Any]:
+    def _body(self, request: TranslationRequest, answer_format: _Format) -> dict[str, Any]:
         chars = sum(map(len, request.sentences))
         optional = {"temperature": 0, "max_tokens": _MIN_TOKENS + _TOKENS_PER_CHAR * chars}
         with self._lock:
             chosen = {name: value for name, value in optional.items() if name not in self._rejected}
-            answer_format = self._format
         body: dict[str, Any] = {"model": self._model, "messages": messages(request), **chosen}
         match answer_format:
             case "schema":
@@ -214,20 +223,35 @@ class OpenAiEngine:
         return body
 
     def _adapt(self, error: EndpointError, body: dict[str, Any]) -> bool:
-        """Leave out what an endpoint rejects from now on; return whether the call may succeed then."""
-        if error.status not in {400, 422, 501}:
+        """Leave out a parameter that an endpoint names and rejects from now on; return whether there is one."""
+        if error.status not in _REJECTED:
             return False
-        named = [name for name in ("temperature", "max_tokens") if name in body and name in str(error)]
-        with self._lock:
-            if named:
+        text = str(error)
+        if named := [name for name in ("temperature", "max_tokens") if name in body and name in text]:
+            with self._lock:
                 self._rejected.update(named)
-                return True
-            sent = body.get("response_format", {}).get("type", "none")
-            if sent == "none":
-                return False
-            if sent.removeprefix("json_") == self._format:
-                self._format = _NEXT_FORMAT[self._format]
             return True
+        sent = _format_of(body)
+        if sent == "none" or not ("response_format" in text or "json_schema" in text):
+            return False
+        self._weaken(_NEXT_FORMAT[sent])
+        return True
+
+    def _weaken(self, answer_format: _Format) -> None:
+        """Request answers in this format from now on, unless that is a weaker one already."""
+        with self._lock:
+            if _STRICTNESS[answer_format] < _STRICTNESS[self._format]:
+                self._format = answer_format
+
+
+def _format_of(body: dict[str, Any]) -> _Format:
+    match body.get("response_format"):
+        case {"type": "json_schema"}:
+            return "schema"
+        case {"type": "json_object"}:
+            return "object"
+        case _:
+            return "none"
 
 
 class _Work:
@@ -357,7 +381,7 @@ def _json_rows(data: str, count: int) -> list[tuple[int, str]]:
     """Return numbers and texts in JSON, in the forms that models write; none if it is something else, or incomplete."""
     try:
         value = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return list(_whole_rows(data))
     if (
         isinstance(value, dict)
@@ -367,25 +391,29 @@ def _json_rows(data: str, count: int) -> list[tuple[int, str]]:
         value = inner
     rows_found: list[tuple[int, str]] = []
     match value:
-        case {"number": int(number), "text": str(text)}:
-            rows_found = [(number, text)]
+        case {"number": _, "text": _}:
+            rows_found = _rows([value])
         case dict():
-            rows_found = [
-                (int(key), text)
-                for key, text in value.items()
-                if str(key).isdecimal() and isinstance(text, str)
-            ]
+            rows_found = _rows({"number": key, "text": text} for key, text in value.items())
         case list() if all(isinstance(row, str) for row in value) and len(value) == count:
             rows_found = list(enumerate(map(str, value), 1))
         case list():
-            rows_found = [
-                (int(row["number"]), str(row["text"]))
-                for row in value
-                if isinstance(row, dict)
-                and str(row.get("number", "")).isdecimal()
-                and isinstance(row.get("text"), str)
-            ]
+            rows_found = _rows(value)
     return rows_found
+
+
+def _rows(values: Iterable[object]) -> list[tuple[int, str]]:
+    """Return numbers and texts of those values that are rows."""
+    rows = [(row.get("number"), row.get("text")) for row in values if isinstance(row, dict)]
+    return [
+        (int(number), text)
+        for number, text in rows
+        if isinstance(text, str)
+        and (
+            (type(number) is int and 0 < number < 10_000)
+            or (isinstance(number, str) and _NUMBER.fullmatch(number))
+        )
+    ]
 
 
 def _whole_rows(data: str) -> Iterator[tuple[int, str]]:
