@@ -194,7 +194,11 @@ def _respond(request: Request, error: RequestError) -> Response:
         return rendering.error_page(request, error)
     t = Translator(language_of(request))
     text = reasons.translate(t, str(error))
-    return error_response(path, error, "" if text == str(error) else text)
+    response = error_response(path, error, "" if text == str(error) else text)
+    if error.status == 401 and request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        # A script of a page whose session has expired: for Basic the browser would show its own form over the page.
+        response.headers["WWW-Authenticate"] = 'Bearer realm="subtitled"'
+    return response
 
 
 def _allowed_methods(request: Request) -> set[str]:
