@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from subtitle import StatsInfo, UnreachableError
 from subtitle.messages import Welcome
-from subtitled.web.status_cache import StatusCache
+from subtitled.web.status_cache import MAX_SHARED, StatusCache
 from unit.server_stats import STATS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.lists: list[tuple[object, dict[str, object]]] = []
         self.is_away = False
 
     async def ping(self) -> Welcome:
@@ -37,8 +38,9 @@ class Fake:
         """Give the number of the look as the time since the start."""
         return replace(STATS, uptime_s=float(self.asked), jobs={})
 
-    async def list(self, *_: object, **__: object) -> tuple[JobFacts, ...]:
+    async def list(self, states: object = (), **query: object) -> tuple[JobFacts, ...]:
         """Return no jobs."""
+        self.lists.append((states, query))
         return ()
 
 
@@ -78,5 +80,24 @@ def test_a_cancelled_reader_does_not_cancel_the_others() -> None:
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).welcome.model == "demo"
+
+    asyncio.run(run())
+
+
+def test_readers_of_the_same_filter_cause_one_list() -> None:
+    async def run() -> None:
+        fake = Fake()
+        cache = StatusCache(cast("AsyncClient", fake))
+        for name in ("a", "b", "a"):
+            await asyncio.gather(*(cache.list(("done",), name=name, sort="name") for _ in range(10)))
+        assert [query["name"] for _, query in fake.lists] == ["a", "b"]
+        await cache.list(("failed",), name="a", sort="name")
+        assert len(fake.lists) == 3
+        cache.invalidate()
+        await cache.list(("done",), name="a", sort="name")
+        assert len(fake.lists) == 4
+        for number in range(2 * MAX_SHARED):
+            await cache.list((), name=str(number))
+        assert len(cache._requests) == MAX_SHARED
 
     asyncio.run(run())

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from subtitle.errors import SubtitleError
 from subtitle.eta import estimate
-from subtitle.messages import Chinese, Flag, JobFacts
+from subtitle.messages import Chinese, Flag
 from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.languages import code_of
@@ -27,7 +27,6 @@ from subtitled.web.status_cache import (
     RUNNING,
     StatusCache,
     StatusSnapshot,
-    daemon_timeout,
 )
 from subtitled.web.view_models import (
     health_summary,
@@ -168,7 +167,11 @@ async def _context(request: Request) -> dict[str, Any]:
         parse_filter(request.query_params),
         Translator(language_of(request)),
     )
-    jobs = snapshot.recent if list_filter.is_default else await _list(request, list_filter)
+    jobs = (
+        snapshot.recent
+        if list_filter.is_default
+        else await cache.list(states_of(list_filter), **list_filter.query())
+    )
     names = {job.id: name_of(job, t) for job in snapshot.active}
     workers = [
         worker_row(worker, snapshot.speed, names, t)
@@ -211,10 +214,3 @@ async def _context(request: Request) -> dict[str, Any]:
             for group in ("all", *_GROUPS)
         },
     }
-
-
-async def _list(request: Request, list_filter: ListFilter) -> tuple[JobFacts, ...]:
-    gateway: Gateway = request.app.state.gateway
-    states = states_of(list_filter)
-    async with daemon_timeout():
-        return await gateway.client.list(states, limit=PAGE_SIZE + 1, **list_filter.query())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,6 +17,8 @@ from subtitled.http.errors import RequestError
 
 MAX_AGE_S = 0.8
 """A status, or the failure to get one, is reused for this long: many tabs cost the daemon as much as one."""
+MAX_SHARED = 64
+"""Answers that are kept: the status, and lists of different filters."""
 DAEMON_TIMEOUT_S = 3.0
 PAGE_SIZE = 40
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
@@ -43,6 +46,14 @@ class StatusSnapshot(Struct, frozen=True, kw_only=True):
     """The first jobs in progress: those that are processed, then the next ones of the queue."""
 
 
+class _Request(Struct):
+    """A request, in progress or answered."""
+
+    task: asyncio.Task[Any]
+    requested_at: float
+    """Monotonic time."""
+
+
 class StatusCache:
     """Requests the status of one daemon; belongs to one event loop."""
 
@@ -50,21 +61,40 @@ class StatusCache:
         """`client` may be shared."""
         self._client = client
         self._speed_meter = SpeedMeter(SPEED_WINDOW_S)
-        self._request: asyncio.Task[StatusSnapshot] | None = None
-        self._requested_at = 0.0
+        self._requests: dict[object, _Request] = {}
+        """By what is requested; the newest last."""
 
     async def get(self) -> StatusSnapshot:
         """Return the status; raises RequestError or SubtitleError if the daemon does not respond."""
-        now = time.monotonic()
-        if self._request is None or (self._request.done() and now - self._requested_at >= MAX_AGE_S):
-            self._requested_at = now
-            self._request = asyncio.ensure_future(self._fetch())
-            self._request.add_done_callback(_retrieve_exception)
-        return await asyncio.shield(self._request)
+        status: StatusSnapshot = await self._share("status", self._fetch)
+        return status
+
+    async def list(self, states: tuple[str, ...], **query: Any) -> tuple[JobFacts, ...]:
+        """Return PAGE_SIZE and one jobs of a filter, given as for `Client.list`; raises as `get`."""
+
+        async def fetch() -> tuple[JobFacts, ...]:
+            async with daemon_timeout():
+                return await self._client.list(states, limit=PAGE_SIZE + 1, **query)
+
+        jobs: tuple[JobFacts, ...] = await self._share((states, *sorted(query.items())), fetch)
+        return jobs
 
     def invalidate(self) -> None:
-        """Make the next `get` request a new status, after a change that it shows."""
-        self._requested_at = -MAX_AGE_S
+        """Make the next `get` and `list` request new answers, after a change that they show."""
+        for request in self._requests.values():
+            request.requested_at = -MAX_AGE_S
+
+    async def _share(self, key: object, fetch: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Return the answer of a request with this key that is in progress or younger than MAX_AGE_S, else of a new one."""
+        now = time.monotonic()
+        request = self._requests.get(key)
+        if request is None or (request.task.done() and now - request.requested_at >= MAX_AGE_S):
+            self._requests.pop(key, None)
+            request = self._requests[key] = _Request(asyncio.ensure_future(fetch()), now)
+            request.task.add_done_callback(_retrieve_exception)
+            while len(self._requests) > MAX_SHARED:
+                del self._requests[next(iter(self._requests))]
+        return await asyncio.shield(request.task)
 
     async def _fetch(self) -> StatusSnapshot:
         client = self._client
@@ -99,7 +129,7 @@ async def daemon_timeout() -> AsyncIterator[None]:
         raise RequestError(503, "unreachable", message) from None
 
 
-def _retrieve_exception(task: asyncio.Task[StatusSnapshot]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     """Prevent asyncio's warning where every waiter has been cancelled."""
     if not task.cancelled():
         task.exception()
