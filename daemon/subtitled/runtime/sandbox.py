@@ -71,7 +71,15 @@ _RET_ALLOW, _RET_ERRNO, _RET_KILL = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
 _AT_NUMBER, _AT_ARCH, _AT_ARGUMENT_0 = 0, 4, 16
 """Offsets in `struct seccomp_data`."""
 
-SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo")
+SYSTEM_PATHS = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/sys/devices/system",
+    "/sys/bus/pci/devices",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+)
 """What the interpreter and the decoders read besides their own installation; none of it is secret."""
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/dev/zero")
 
