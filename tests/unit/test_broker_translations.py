@@ -8,6 +8,7 @@ import pytest
 
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
+from subtitled.core import job_lifecycle
 from subtitled.core import protocol as pr
 from subtitled.core.model_placement import ModelSpec
 from subtitled.core.records import FIRST_TEXT, Role, SegmentKey, TextPlan
@@ -300,6 +301,26 @@ def test_cancel_ends_the_translations_and_keeps_the_transcript() -> None:
     answer(b, sent)
     assert not rows(b)
     assert not b.all(ac.WriteTranslations)
+
+
+def test_jobs_are_planned_while_there_is_room_for_their_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_lifecycle, "MAX_PLANNING", 1)
+    monkeypatch.setattr(job_lifecycle, "MAX_OPEN_SENTENCES", 3)
+    b = bench("gpu0")
+    for job, priority in (("a", 0), ("b", 0), ("c", 0), ("urgent", 1)):
+        transcribe(b, job, priority=priority)
+    assert [sent.job.id for sent in b.all(ac.PlanTranslations)] == ["a"]
+    plan(b, text("nllb", 0), text("nllb", 1))
+    assert b.last(ac.PlanTranslations).job.id == "urgent"
+    plan(b)
+    assert b.last(ac.PlanTranslations).job.id == "urgent", "4 sentences wait"
+    answer(b, b.last(ac.SendLease))
+    assert b.last(ac.PlanTranslations).job.id == "b"
+    b.handle(ev.CancelRequested("b"))
+    assert b.last(ac.PlanTranslations).job.id == "c"
+    plan(b)
+    b.handle(ev.TranslationsWritten(job="c", number=b.last(ac.WriteTranslations).number))
+    assert b.state("c") is JobState.DONE
 
 
 def test_edit_does_not_start_a_cancelled_translation_again() -> None:

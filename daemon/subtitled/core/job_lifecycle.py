@@ -30,6 +30,10 @@ from subtitled.core.records import Job, Segment
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState
 from subtitled.languages import ENGLISH
 
+MAX_PLANNING = 4
+"""Jobs whose sentences are read at once."""
+MAX_OPEN_SENTENCES = 100_000
+"""While more sentences are in memory, further jobs are not planned, unless their priority is higher; some 350 bytes each."""
 VOTES = 4
 """Segments with speech that settle a file's language; one would let a musical intro decide."""
 
@@ -73,6 +77,12 @@ class JobLifecycle:
         self._lease_dispatch = lease_dispatch
         self._out = out
         self._last_text_plan = 0
+        self._unplanned: set[str] = set()
+        """Jobs to be translated whose sentences are not read yet."""
+        self._planning: set[str] = set()
+        """Those whose sentences are read now."""
+        self._with_texts: dict[str, LiveJob] = {}
+        """Those whose text segments are in memory."""
 
     def add_result(self, segment: Segment, item: ItemResult, worker: str) -> None:
         """Store a segment's result; decode it again if it is not in the job's settled language.
@@ -162,11 +172,34 @@ class JobLifecycle:
     # -- translations ----------------------------------------------------------------------------------------
 
     def plan_texts(self, job: Job) -> None:
-        """Have the sentences of a job read that have no stored translation."""
+        """Have the sentences of a job read that have no stored translation, as soon as there is room for them."""
         live = self._live_jobs.start_texts(job)
         self._last_text_plan += 1
         live.text_plan = self._last_text_plan
-        self._out.append(PlanTranslations(job=job, number=live.text_plan))
+        self._forget_texts(job.id)
+        self._unplanned.add(job.id)
+        self._plan_next()
+
+    def _plan_next(self) -> None:
+        """Plan jobs in the order of the queue, while there is room."""
+        while self._unplanned and len(self._planning) < MAX_PLANNING:
+            live = min(
+                (self._live_jobs.jobs[name] for name in self._unplanned), key=lambda it: it.job.queue_key
+            )
+            job = live.job
+            before = (other for other in self._with_texts.values() if other.job.priority >= job.priority)
+            if sum(other.open_sentences.total() for other in before) >= MAX_OPEN_SENTENCES:
+                return
+            self._unplanned.remove(job.id)
+            self._planning.add(job.id)
+            live.text_stage = TextStage.PLANNING
+            live.is_text_outdated = False
+            self._out.append(PlanTranslations(job=job, number=live.text_plan))
+
+    def _forget_texts(self, name: str) -> None:
+        self._unplanned.discard(name)
+        self._planning.discard(name)
+        self._with_texts.pop(name, None)
 
     def translate(self, event: TranslationRequested) -> None:
         """Add languages to a job, or translate what has changed; one that is failed or cancelled is not translated."""
@@ -199,7 +232,7 @@ class JobLifecycle:
     def cancel_texts(self, job: Job) -> Job:
         """End the translation of a job: its languages with sentences that are not translated yet count as cancelled."""
         live = self._live_jobs.jobs[job.id]
-        is_planned = live.text_stage is not TextStage.PLANNING and not live.is_text_outdated
+        is_planned = live.text_stage in {TextStage.LEASING, TextStage.WRITING} and not live.is_text_outdated
         open_languages = +live.open_sentences if is_planned else job.translate_to
         cancelled = tuple(dict.fromkeys((*job.cancelled_languages, *open_languages)))
         return self._live_jobs.move_job(job, JobEvent.CANCEL, cancelled_languages=cancelled)
@@ -217,6 +250,8 @@ class JobLifecycle:
             self.forget(event.job)
             return
         live.text_stage = TextStage.LEASING
+        self._planning.remove(event.job)
+        self._with_texts[event.job] = live
         for target, keys in event.keys:
             self._live_jobs.drop_translations(live.job, target, keys)
         for text in event.texts:
@@ -226,6 +261,7 @@ class JobLifecycle:
             else:
                 self._lease_dispatch.make_ready(segment)
         self._advance_texts(live)
+        self._plan_next()
 
     def add_translations(self, segment: Segment, result: TextResult) -> None:
         """Store the result of a text segment, which has one for each sentence."""
@@ -250,6 +286,7 @@ class JobLifecycle:
             )
         )
         self._live_jobs.move_text(segment, SegmentEvent.DONE, rows, cause="")
+        self._plan_next()
 
     def fail_texts(self, name: str, model: str, cause: str) -> None:
         """Leave the sentences of a job untranslated that wait for a model which cannot be used."""
@@ -301,7 +338,9 @@ class JobLifecycle:
     def forget(self, name: str) -> None:
         """Drop a job that has ended from memory."""
         self._lease_dispatch.remove_job(name)
+        self._forget_texts(name)
         self._live_jobs.forget_job(name)
+        self._plan_next()
 
     def _settle_language(self, job: Job, *, is_complete: bool) -> None:
         """Settle a job's language if enough segments have voted, or all have."""

@@ -45,6 +45,7 @@ _UNREAD = frozenset({JobState.QUEUED, JobState.PREPARING})
 class TextStage(Enum):
     """What a job that is translated waits for."""
 
+    WAITING = "sentences of other jobs are translated"
     PLANNING = "its sentences are read"
     LEASING = "its text segments are translated"
     WRITING = "its files are written"
@@ -210,8 +211,7 @@ class LiveJobs:
         for segment in live.segments.values():
             self._count(live, segment, -1)
         live.segments = {}
-        live.text_stage = TextStage.PLANNING
-        live.is_text_outdated = False
+        live.text_stage = TextStage.WAITING
         return live
 
     def add_text(self, job: Job, text: TextPlan) -> Segment:
