@@ -342,6 +342,22 @@ def test_translations_are_written_once_their_folders_answer_again(
     assert (inbox.parent / "out" / "sub" / "talk.ja.srt").exists()
 
 
+def test_transcript_does_not_wait_for_the_layout_of_translations(
+    inbox: Path, source: Path, tmp_path: Path
+) -> None:
+    job = job_of(source, inbox)
+    is_written = threading.Event()
+    ended: list[Event] = []
+    with writer_with_jobs(tmp_path / "state.db", [job], ended) as (writer, calls):
+        writer._text_layouts.pool.submit(is_written.wait, 60)
+        writer.plan_translations(job, 1)
+        writer.finish(job, is_failure=False)
+        while not ended:
+            calls.get(timeout=60)()
+        is_written.set()
+        assert isinstance(ended[0], Written)
+
+
 def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
     """Write a failure; return the location of the source and the error text."""
     folder = error_folder(job, Path(os.fsdecode(job.options.output), "sub"))

@@ -101,6 +101,9 @@ class JobWriter:
         self._model = model
         self._layouts = BackgroundPool("layout", call_in_loop)
         self._layout_process = LayoutProcess()
+        # Apart, so that no transcript waits for the sentences of many jobs in many languages.
+        self._text_layouts = BackgroundPool("text-layout", call_in_loop)
+        self._text_layout_process = LayoutProcess()
         self._folders = FolderThreads("files", call_in_loop)
         """By folder for subtitles, or by inbox where they lie beside their source."""
         self._waits = FolderThreads("wait", call_in_loop)
@@ -120,7 +123,12 @@ class JobWriter:
     @property
     def is_idle(self) -> bool:
         """Whether no file is being written."""
-        return self._layouts.is_idle and self._folders.is_idle and self._waits.is_idle
+        return (
+            self._layouts.is_idle
+            and self._text_layouts.is_idle
+            and self._folders.is_idle
+            and self._waits.is_idle
+        )
 
     @property
     def hung_s(self) -> dict[str, float]:
@@ -220,7 +228,9 @@ class JobWriter:
             row, results, edits = self._read(job.id)
             inputs = self._inputs(row)
             return (
-                self._layout_process.plan_translations(row, results, inputs, model=self._model, edits=edits)
+                self._text_layout_process.plan_translations(
+                    row, results, inputs, model=self._model, edits=edits
+                )
                 if inputs
                 else ()
             )
@@ -234,7 +244,7 @@ class JobWriter:
             _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
             self._dispatch(ev.TranslationsPlanned(job=job.id, number=number, texts=(), cause=str(error)))
 
-        self._layouts.run(work, planned, failed, SubtitledError)
+        self._text_layouts.run(work, planned, failed, SubtitledError)
 
     def write_translations(self, job: Job, number: int) -> None:
         """Write a job's subtitles in other languages; dispatches TranslationsWritten.
@@ -273,7 +283,7 @@ class JobWriter:
             if job.options.is_bilingual:
                 inputs = tuple(replace(each, is_bilingual=both) for each in inputs for both in (False, True))
             return (
-                self._layout_process.compose_translations(
+                self._text_layout_process.compose_translations(
                     row, results, inputs, model=self._model, edits=edits
                 )
                 if inputs
@@ -286,7 +296,7 @@ class JobWriter:
                 return
             self._name_translations(job, transcripts, ours, frozenset(), ended, failed)
 
-        self._layouts.run(work, composed, failed, SubtitledError)
+        self._text_layouts.run(work, composed, failed, SubtitledError)
 
     def _name_translations(
         self,
@@ -358,8 +368,12 @@ class JobWriter:
 
     def close(self) -> None:
         """Wait at most `CLOSE_S` for what is being written; it and a layout in progress are repeated after the next start."""
-        self._layout_process.close()
-        self._layouts.pool.shutdown(cancel_futures=True)
+        for layout_process, pool in (
+            (self._layout_process, self._layouts),
+            (self._text_layout_process, self._text_layouts),
+        ):
+            layout_process.close()
+            pool.pool.shutdown(cancel_futures=True)
         deadline = time.monotonic() + CLOSE_S
         for threads in (self._folders, self._waits):
             threads.close(deadline - time.monotonic())
