@@ -16,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from hung_mount import ForbiddenError, HungMount
+from subtitle.messages import EditedCue, Flag
 from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.events import Event, TranslationsWritten, Written
 from subtitled.core.protocol import Media
@@ -202,6 +203,37 @@ def test_files_of_a_job_that_is_deleted_or_superseded_before_its_edit_is_laid_ou
         assert output.read_bytes() == SRT
         assert list(store.edits_to_write()) == []
         writer.close()
+
+
+@pytest.mark.parametrize(("flags", "end"), [((), ""), (("sdh",), ".sdh")])
+def test_edit_of_a_silent_file_leaves_the_files_of_its_translations(
+    inbox: Path, source: Path, tmp_path: Path, flags: tuple[Flag, ...], end: str
+) -> None:
+    """No language is known, so the name of the transcript has none."""
+    names = ("talk", "talk.zh-TW", "talk.bilingual.zh-TW")
+    outputs = [tmp_path / "out" / f"{name}{end}.srt" for name in names]
+    outputs[0].parent.mkdir()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    with contextlib.closing(Store(str(tmp_path / "state.db"))) as store:
+        job = job_of(source, inbox, "keep")
+        job = replace(job, options=replace(job.options, translate_to=("zh-TW",), flags=flags))
+        done = replace(job, state=JobState.DONE)
+        media = msgspec.msgpack.encode(Media(decoded_samples=16_000))
+        saved = SaveJob(job=done, before=job.state, event=JobEvent.WRITTEN, media=media)
+        store.apply([SaveNewJob(job), saved])
+        store.claim_outputs(job, [bytes(output) for output in outputs])
+        for output in outputs:
+            output.write_bytes(b"")
+        cues = pack_cues([EditedCue(start_ms=1000, end_ms=2000, lines=("Hello.",))])
+        store.save_edit(done, "transcribe", base=0, data=cues, cues=1, author="")
+        writer = JobWriter(
+            store, TransitionLog(Metrics()), dispatch=print, call_in_loop=calls.put, model="base"
+        )
+        writer.write_edited(job.id)
+        while not writer.is_idle:
+            calls.get(timeout=60)()
+        writer.close()
+    assert [output.read_bytes() for output in outputs] == [SRT, b"", b""]
 
 
 def test_repeated_write_after_a_kill_gives_the_same_result(inbox: Path, source: Path) -> None:

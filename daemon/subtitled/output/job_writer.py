@@ -667,10 +667,17 @@ def _files_of(job: Job, transcript: Transcript, claimed: Iterable[Path]) -> dict
     tag = language_tag(transcript.output_language, is_bilingual=transcript.is_bilingual)
     tag += flag_tag(job.options.flags)
     forms: dict[str, Format] = {form: form for form in FORMATS if form in job.options.formats}
+    # The name of a transcript without language has no tag, so that those of the translations end like it.
+    others = (
+        [language_tag(target) for target in job.translate_to] if transcript.output_language is None else []
+    )
+    translated = "|".join(re.escape(other + flag_tag(job.options.flags)) for other in others) or "(?!)"
     return {
         form: path
         for path in claimed
-        if (form := forms.get(path.suffix[1:])) and re.search(rf"{re.escape(tag)}(\.\d+)?$", path.stem)
+        if (form := forms.get(path.suffix[1:]))
+        and re.search(rf"{re.escape(tag)}(\.\d+)?$", path.stem)
+        and not re.search(rf"({translated})(\.\d+)?$", path.stem)
     }
 
 
