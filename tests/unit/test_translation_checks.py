@@ -38,6 +38,7 @@ def check(
         ("zh>en", "好。", "All right then."),
         ("en>xx-unknown", "Hello there.", "Bla bla bla."),
         ("de>nl", "Das ist in der Stadt.", "Dat is in de stad."),
+        ("en>de", "Minus 5 degrees.", "-5 Grad."),
     ],
 )
 def test_a_translation_is_used(languages: str, source: str, text: str) -> None:

@@ -99,6 +99,14 @@ def test_a_dash_begins_the_sentence_of_another_speaker() -> None:
     assert [one.index for one in found] == [0, 1, 2]
 
 
+def test_a_dash_before_a_digit_is_a_minus() -> None:
+    found = of_cues(("-5 degrees tonight.", 0, 2000), ("- 5 people came.", 3000, 5000))
+    assert [(one.text, one.is_speaker_change) for one in found] == [
+        ("-5 degrees tonight.", False),
+        ("5 people came.", True),
+    ]
+
+
 def test_marks_of_music_and_noise_are_sentences_whose_brackets_are_kept_apart() -> None:
     found = of_cues(
         ("[glass breaks]\nWho is", 0, 2000),

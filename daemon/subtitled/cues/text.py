@@ -25,6 +25,11 @@ def weight(text: str) -> int:
     return sum(width(char) for char in text if not char.isspace())
 
 
+def is_negative(text: str) -> bool:
+    """Return whether a text begins with a negative number: a minus with a digit right after it."""
+    return text[:1] in {"-", "–"} and text[1:2].isdigit()  # noqa: RUF001 - a dash is meant
+
+
 def clean(text: str) -> str:
     """Return `text` on one line: single spaces, none at the ends, no control characters."""
     return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc").split())

@@ -12,7 +12,7 @@ from subtitled.core.translation import SentenceTranslation
 from subtitled.cues.chinese import convert_text
 from subtitled.cues.cjk import traditional_lead
 from subtitled.cues.function_words import function_words
-from subtitled.cues.text import DASHES, clean, weight
+from subtitled.cues.text import DASHES, clean, is_negative, weight
 from subtitled.languages import chinese_of, code_of
 from subtitled.translation.glossary import contains
 
@@ -67,7 +67,9 @@ def checked(
     is_chinese = code_of(request.target) in {"zh", "yue"}
     results: list[SentenceTranslation] = []
     for at, (source, made) in enumerate(zip(request.sentences, texts, strict=True)):
-        text = clean(made or "").lstrip("" if source[0] in DASHES else _DASHES)
+        text = clean(made or "")
+        if source[0] not in DASHES and not is_negative(text):
+            text = text.lstrip(_DASHES)
         if is_chinese:
             text = convert_text(text, variant)
         fault = (faults[at] if faults else "") or NOT_ANSWERED

@@ -13,7 +13,7 @@ from subtitled.core.translation import Sentence
 from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.layout import speech_units
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import DASHES, clean, weight
+from subtitled.cues.text import DASHES, clean, is_negative, weight
 from subtitled.cues.text_formats import one_line
 from subtitled.cues.transcript import phrases_by_language, speech_intervals
 
@@ -132,9 +132,13 @@ def _by_turn(passage: _Passage) -> Iterator[tuple[_Passage, bool]]:
 
 
 def _is_turn(text: str) -> bool:
-    """Return whether a phrase begins with a speaker's dash; a dash with a small letter right after it continues a thought."""
+    """Return whether a phrase begins with a speaker's dash.
+
+    With a small letter right after it, a dash continues a thought; with a digit, it is a minus.
+    """
     rest = text[1:].lstrip()
-    return text[0] in DASHES and bool(rest) and not text[1].islower() and rest[0] not in DASHES
+    is_dash = text[0] in DASHES and bool(rest) and not text[1].islower() and rest[0] not in DASHES
+    return is_dash and not is_negative(text)
 
 
 def _is_mark(text: str) -> bool:
