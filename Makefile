@@ -34,7 +34,7 @@ transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in 
 # Most tests wait for processes, so more of them run at once than there are cores. A module's tests stay together,
 # because they share a daemon.
 PYTEST := $(BIN)/python -m pytest --durations=10
-TESTS_AT_ONCE := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores + 3 : 10)))
+TESTS_AT_ONCE := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores + 2 : 10)))
 # What fails beside other tests may fail of the machine's load. Up to 3 failures run again, alone, in the same
 # order; what fails twice fails the run. The first failure is printed in full: it is a flaw of a test or of the product.
 run_tests = seed=$$(date +%s); $(PYTEST) -n $(TESTS_AT_ONCE) --dist loadscope --no-loadscope-reorder --cache-clear --randomly-seed=$$seed -m "$(1)" || { status=$$?; \

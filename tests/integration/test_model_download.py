@@ -149,7 +149,7 @@ def test_a_repository_without_a_converted_model_ends_the_daemon(tmp_path: Path) 
     with FakeModelHub(folder) as hub, daemon_with(hub, tmp_path) as daemon:
         daemon.spawn()
         assert daemon.wait_for_exit() == ExitCode.FATAL
-        assert "the folder has no model.bin" in daemon.log("model.missing")[-1]["cause"]
+        assert "is not in CTranslate2 format" in daemon.log("model.missing")[-1]["cause"]
 
 
 # -- checkpoints of Transformers -------------------------------------------------------------------------------

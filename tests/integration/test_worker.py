@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 WINDOW = 30 * media.RATE
 SETTINGS = PlanSettings(
     threshold=0.5, min_silence_ms=160, pad_ms=200, min_speech_ms=100, max_segment_s=8, window_samples=WINDOW

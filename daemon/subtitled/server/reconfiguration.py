@@ -16,8 +16,10 @@ from subtitled.core.config_mapping import (
     model_specs,
     plan_settings_of,
     policy_of,
+    readable_folders,
     space_of,
 )
+from subtitled.core.records import Role
 from subtitled.core.states import WorkerState
 from subtitled.errors import ConfigError
 from subtitled.inboxes.arrivals import InboxArrivals
@@ -92,6 +94,15 @@ class Reconfiguration:
         config, kept = merge(self.config, found)
         before, after = endpoints_of(self.config), endpoints_of(config)
         changed = [slot for slot in before.keys() & after.keys() if before[slot] != after[slot]]
+        if readable_folders(config) != readable_folders(
+            self.config
+        ):  # the sandbox of a process never gets wider
+            workers = self._broker.worker_table.workers
+            changed += [
+                slot
+                for slot, worker in workers.items()
+                if worker.role is Role.PREPARE and not worker.is_remote
+            ]
         self.config, self.devices = config, devices
         self._configure_log(config)
         self._broker.set_policy(policy_of(config))
