@@ -51,7 +51,7 @@ def eventually(probe: Callable[[], T | None], what: str, timeout_s: float = DEAD
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
         time.sleep(pause_s)
         # Some tests wait for a minute beside others that need the processor.
-        pause_s = min(pause_s * 1.2, 0.15)
+        pause_s = min(pause_s * 1.2, 0.08)
     return found
 
 

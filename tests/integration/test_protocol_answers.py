@@ -130,7 +130,8 @@ def test_documented_upload_works(client: RawClient) -> None:
         heard = client.receive()
         assert heard.keys() == said.keys()
         if said["type"] == "JobInfo":
-            named = {"id": job, "created_ms": heard["job"]["created_ms"], "owner": ""}
+            varying = {name: heard["job"][name] for name in ("created_ms", "position")}
+            named = {"id": job, **varying, "owner": ""}
             assert heard == said | {"job": said["job"] | named}
         else:
             job = heard["job"]

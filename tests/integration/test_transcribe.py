@@ -116,7 +116,7 @@ def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Pa
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
     long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")
     process = start(home, short, long, "--model", "demo")
-    eventually(lambda: done_segments(home) >= 5, "some segments are done", WAIT_S)
+    eventually(lambda: done_segments(home) >= 3, "some segments are done", WAIT_S)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, stderr
@@ -128,7 +128,7 @@ def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Pa
     assert resumed.returncode == 0, resumed.stderr
     assert sorted(resumed.stdout.splitlines()) == [f"{tmp_path}/long.en.srt", f"{tmp_path}/short.en.srt"]
     counts = re.findall(r"long\.wav: .*?(\d+) of \d+ segments", resumed.stderr)
-    assert int(counts[0]) >= 4, resumed.stderr
+    assert int(counts[0]) >= 2, resumed.stderr
 
 
 def test_an_interruption_before_the_daemon_is_ready_is_reported(home: Path, tmp_path: Path) -> None:

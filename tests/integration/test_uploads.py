@@ -230,6 +230,7 @@ def test_limits_are_kept_and_named(tmp_path: Path) -> None:
         assert (stats.uploads, stats.spool_bytes) == (4, 90 * 2**20 + 4)
         daemon.client.cancel(held[0].job)
         assert sender.receive(ms.Error).request == held[0].request
+        eventually(lambda: daemon.stats().spool_bytes < 90 * 2**20, "the bytes of the cancelled one are gone")
         sender.submit(b"five", size=30 * 2**20)
 
 
