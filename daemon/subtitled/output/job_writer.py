@@ -108,15 +108,13 @@ class JobWriter:
         """By folder for subtitles, or by inbox where they lie beside their source."""
         self._waits = FolderThreads("wait", call_in_loop)
         """By the same, or by mount below: they wait for folders below that do not answer."""
-        self.waiting: list[tuple[Job, bool]] = []
-        """Jobs that wait for disk space or for the lost database, and whether they failed."""
+        self.waiting: list[Callable[[], None]] = []
+        """Calls that write the files of jobs, which wait for disk space or for the lost database."""
         self._is_disk_full_logged = False
         self._rewriting: dict[str, bool] = {}
         """Jobs whose files are being written again; True: another version was saved since."""
         self.models: Callable[[], Sequence[ConfiguredModel]] = tuple
         """Returns the configured models."""
-        self._unwritten: dict[str, int] = {}
-        """Jobs among those that wait whose translations are to be written, with the number of their plan."""
         self._retried: set[str] = set()
         """Jobs that were written once more, since a folder of theirs could not be reached."""
 
@@ -138,13 +136,8 @@ class JobWriter:
     def retry_waiting(self) -> None:
         """Write the jobs that wait for disk space or for the lost database."""
         waiting, self.waiting = self.waiting, []
-        for job, is_failure in waiting:
-            if (number := self._unwritten.pop(job.id, None)) is not None:
-                self.write_translations(job, number)
-            elif job.state in WITH_TRANSCRIPT:
-                self.write_edited(job.id)
-            else:
-                self.finish(job, is_failure=is_failure)
+        for write in waiting:
+            write()
 
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove temporary files that a killed daemon left in `folders`, then write the edits that it had not written."""
@@ -164,7 +157,7 @@ class JobWriter:
             self._rewriting.update({job: True} if job in self._rewriting else {})
             return
         if self._store.is_lost:
-            self.waiting.append((row.job, False))
+            self.waiting.append(partial(self.write_edited, job))
             return
         edits = {task: edit for task in row.job.options.tasks if (edit := self._store.edit(job, task))}
         self._rewriting[job] = False
@@ -184,9 +177,9 @@ class JobWriter:
             if not claimed:  # a newer job of the same source has them now
                 self._on_rewritten(row.job, edits, ())
                 return
-            files = [(made, _files_of(row.job, made, claimed)) for made in transcripts]
-            written = OutputJob(job=row.job, transcript=files[0][0], paths=files[0][1], more=tuple(files[1:]))
-            paths = [path for _, its in files for path in its.values()]
+            files = [_files_of(row.job, made, claimed) for made in transcripts]
+            written = _output_job(row.job, transcripts, files)
+            paths = [path for its in files for path in its.values()]
             self._thread_of(row.job).run(
                 partial(_write_files, written),
                 lambda _: self._on_rewritten(row.job, edits, paths),
@@ -211,8 +204,8 @@ class JobWriter:
 
     def _on_rewrite_error(self, job: Job, error: SubtitledError) -> None:
         is_again = self._rewriting.pop(job.id, False)
-        if isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error)):
-            self._wait_for_space(job, error, is_failure=False)
+        if _is_no_space(error):
+            self._wait_for_space(error, partial(self.write_edited, job.id))
             return
         _log.warning(log.JOB_EDIT_UNWRITTEN, job=job.id, cause=str(error))
         if is_again:
@@ -252,25 +245,24 @@ class JobWriter:
         An error is logged, and they are written when the job is translated again; without disk space, as soon as there is some,
         and after a fault of a mount once its folders answer.
         """
+        write_again = partial(self.write_translations, job, number)
 
         def ended() -> None:
             self._retried.discard(job.id)
             self._dispatch(ev.TranslationsWritten(job=job.id, number=number))
 
         def failed(error: SubtitledError) -> None:
-            if isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error)):
-                self._unwritten[job.id] = number
-                self._wait_for_space(job, error, is_failure=False)
+            if _is_no_space(error):
+                self._wait_for_space(error, write_again)
                 return
             if is_mount_error(error) and job.id not in self._retried:
-                self._wait_for_folders(job, partial(self.write_translations, job, number))
+                self._wait_for_folders(job, write_again)
                 return
             _log.warning(log.JOB_TRANSLATION_UNWRITTEN, job=job.id, cause=str(error))
             ended()
 
         if self._store.is_lost:
-            self._unwritten[job.id] = number
-            self.waiting.append((job, False))
+            self.waiting.append(write_again)
             return
         if not job.options.output:  # the client fetches the result
             ended()
@@ -320,12 +312,7 @@ class JobWriter:
             except NoSpaceError as error:
                 failed(error)
                 return
-            work = OutputJob(
-                job=job,
-                transcript=transcripts[0],
-                paths=names.paths[0],
-                more=tuple(zip(transcripts[1:], names.paths[1:], strict=True)),
-            )
+            work = _output_job(job, transcripts, names.paths)
             thread.run(partial(_write_files, work), written, failed, SpoolError)
 
         def written(_: None) -> None:
@@ -384,7 +371,7 @@ class JobWriter:
         While the database is lost the job waits: its end could not be stored, and its source must not be moved.
         """
         if self._store.is_lost:
-            self.waiting.append((job, is_failure))
+            self.waiting.append(partial(self.finish, job, is_failure=is_failure))
             return
         row = self._store.find_job(job.id)
         if row is None:
@@ -482,15 +469,9 @@ class JobWriter:
         try:
             self._store.claim_outputs(job, [os.fsencode(path) for path in (*claimed, *obsolete)])
         except NoSpaceError as error:
-            self._wait_for_space(job, error, is_failure=is_failure)
+            self._wait_for_space(error, partial(self.finish, job, is_failure=is_failure))
             return
-        work = OutputJob(
-            job=job,
-            transcript=transcripts[0],
-            paths=named.paths[0],
-            more=tuple(zip(transcripts[1:], named.paths[1:], strict=True)),
-            obsolete=tuple(obsolete),
-        )
+        work = _output_job(job, transcripts, named.paths, obsolete)
         ended = ev.Closed if is_failure else partial(ev.Written, unheard=len(work.transcript.unheard))
         is_retried = job.id in self._retried
 
@@ -559,12 +540,13 @@ class JobWriter:
         return self._store.source_of_output(os.fsencode(path)) not in {None, job.source}
 
     def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
+        write_again = partial(self.finish, job, is_failure=is_failure)
         if self._store.is_lost:
-            self.waiting.append((job, is_failure))
+            self.waiting.append(write_again)
         elif is_disk_full(error):
-            self._wait_for_space(job, error, is_failure=is_failure)
+            self._wait_for_space(error, write_again)
         elif is_mount_error(error) and job.id not in self._retried:
-            self._wait_for_folders(job, partial(self.finish, job, is_failure=is_failure))
+            self._wait_for_folders(job, write_again)
             return
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
@@ -606,12 +588,12 @@ class JobWriter:
             own = b"" if root in below else mount
             self._folders.of(root).run(partial(wait_until_answers, [root], own), partial(root_answered, root))
 
-    def _wait_for_space(self, job: Job, error: SubtitledError, *, is_failure: bool) -> None:
-        """Keep a job in its state; it is written when there is space again."""
+    def _wait_for_space(self, error: SubtitledError, write: Callable[[], None]) -> None:
+        """Keep a job in its state, and call `write` when there is space again."""
         if not self._is_disk_full_logged:
             _log.warning(log.DISK_FULL, cause=str(error))
         self._is_disk_full_logged = True
-        self.waiting.append((job, is_failure))
+        self.waiting.append(write)
 
 
 class _Names(Struct, frozen=True):
@@ -778,9 +760,25 @@ def render_options(options: Options) -> RenderOptions:
     return RenderOptions(bom=options.bom, newline=newline, karaoke=options.karaoke)
 
 
+def _output_job(
+    job: Job,
+    transcripts: Sequence[Transcript],
+    paths: Sequence[Mapping[Format, Path]],
+    obsolete: Iterable[Path] = (),
+) -> OutputJob:
+    """Return what is written for the transcripts of a job, given the files of each."""
+    (first, its_paths), *more = zip(transcripts, paths, strict=True)
+    return OutputJob(job=job, transcript=first, paths=its_paths, more=tuple(more), obsolete=tuple(obsolete))
+
+
 def is_disk_full(error: SpoolError) -> bool:
     """Return whether the error is a full disk or quota, so that a later attempt may succeed."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def _is_no_space(error: SubtitledError) -> bool:
+    """Return whether files or the database cannot be written for want of space."""
+    return isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error))
 
 
 def error_folder(job: Job, output_folder: Path) -> Path:

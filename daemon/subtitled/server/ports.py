@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import zmq
@@ -89,8 +89,8 @@ class OutputWriter(Protocol):
     """Writes the files of jobs that have ended; results come back as events."""
 
     @property
-    def waiting(self) -> list[tuple[Job, bool]]:
-        """Jobs whose files found no space, or whose end cannot be stored."""
+    def waiting(self) -> Sequence[object]:
+        """One entry for each write that found no space, or whose end cannot be stored."""
 
     @property
     def is_idle(self) -> bool:
