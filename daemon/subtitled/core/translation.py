@@ -58,6 +58,11 @@ class SentenceTranslation(Struct, frozen=True, kw_only=True):
     warning: Annotated[str, Meta(max_length=500)] = ""
     """What to check in a translation that is used: a number or a term of the glossary that it lacks."""
 
+    @classmethod
+    def untranslated(cls, sentence: str, problem: str) -> SentenceTranslation:
+        """Return the result for a sentence that stays in the original; a long `problem` is cut."""
+        return cls(text=sentence, problem=problem[:500])
+
 
 class TranslationEngine(Protocol):
     """A translation model that is ready for use."""

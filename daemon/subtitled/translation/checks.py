@@ -75,7 +75,7 @@ def checked(
         fault = (faults[at] if faults else "") or NOT_ANSWERED
         problem = fault if made is None else problem_of(source, text, request)
         if problem:
-            results.append(SentenceTranslation(text=source, problem=problem[:500]))
+            results.append(SentenceTranslation.untranslated(source, problem))
         else:
             results.append(SentenceTranslation(text=text, warning=warning_of(source, text, request)))
     return results

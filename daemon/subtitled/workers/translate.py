@@ -22,7 +22,7 @@ from subtitled.core.protocol import (
     WorkerReady,
     WorkerSettings,
 )
-from subtitled.core.translation import SentenceTranslation, TranslationRequest
+from subtitled.core.translation import SentenceTranslation
 from subtitled.errors import ExitCode
 from subtitled.translation.engines.chat import EndpointError
 from subtitled.translation.engines.openai import EndpointResult, OpenAiEngine
@@ -128,9 +128,10 @@ class TranslateRole:
             raise
         except Exception as error:  # noqa: BLE001 - an answer that the engine cannot handle costs no other request
             problem = str(error) if isinstance(error, EndpointError) else f"the engine failed: {error!r}"
-            made = EndpointResult(
-                sentences=_untranslated(item.request, problem), version=self._engine.version, tokens=0
+            untranslated = (
+                SentenceTranslation.untranslated(sentence, problem) for sentence in item.request.sentences
             )
+            made = EndpointResult(sentences=tuple(untranslated), version=self._engine.version, tokens=0)
         return TextResult(
             key=item.key,
             sentences=made.sentences,
@@ -138,10 +139,6 @@ class TranslateRole:
             version=made.version[:200],
             tokens=made.tokens,
         )
-
-
-def _untranslated(request: TranslationRequest, problem: str) -> tuple[SentenceTranslation, ...]:
-    return tuple(SentenceTranslation(text=text, problem=problem[:500]) for text in request.sentences)
 
 
 def run(channel: Channel, settings: WorkerSettings) -> ExitCode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from subtitled.config.addresses import is_loopback
 from subtitled.core.protocol import EndpointSettings
 from subtitled.errors import SubtitledError
 from subtitled.version import VERSION
@@ -109,7 +109,7 @@ class ChatEndpoint:
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         """The endpoint in messages: without path and credentials."""
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-        if _is_loopback(parts.hostname or ""):
+        if is_loopback(parts.hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
 
@@ -218,12 +218,3 @@ def _quoted(data: bytes, key: str) -> str:
         text = text.replace(key, "***")
     printable = "".join(char if char.isprintable() else "?" for char in text)
     return printable[:_QUOTED_CHARS]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

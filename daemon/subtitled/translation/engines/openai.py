@@ -132,7 +132,7 @@ class OpenAiEngine:
                 raise
             # What is translated is kept: it is paid for.
             for number in work.missing():
-                work.results[number] = _failed(request, number, str(error))
+                work.results[number] = work.untranslated(number, str(error))
         return EndpointResult(
             sentences=tuple(work.results), version=work.version or self._model, tokens=work.tokens
         )
@@ -157,7 +157,7 @@ class OpenAiEngine:
                 except EndpointError as error:
                     if not error.is_request_invalid:
                         raise
-                    work.results[number] = _failed(work.request, number, str(error))
+                    work.results[number] = work.untranslated(number, str(error))
                 if not work.results[number].problem:
                     break
 
@@ -259,7 +259,7 @@ class _Work:
 
     def __init__(self, request: TranslationRequest) -> None:
         self.request = request
-        self.results = [_failed(request, number, NOT_ANSWERED) for number in range(len(request.sentences))]
+        self.results = [self.untranslated(number, NOT_ANSWERED) for number in range(len(request.sentences))]
         self.is_answered = False
         """The endpoint has answered a call."""
         self.tokens = 0
@@ -268,6 +268,10 @@ class _Work:
         self._until = time.monotonic() + max(_MIN_LIMIT_S, _LIMIT_S_PER_CHAR * chars)
         self._doubted: set[int] = set()
         """Sentences that were asked for again because of a warning."""
+
+    def untranslated(self, number: int, problem: str) -> SentenceTranslation:
+        """Return the result for a sentence that stays in the original."""
+        return SentenceTranslation.untranslated(self.request.sentences[number], problem)
 
     def remaining_s(self) -> float:
         """Return the seconds that are left, at least one."""
@@ -296,10 +300,6 @@ class _Work:
         known = self.results[number]
         if (bool(result.problem), bool(result.warning)) <= (bool(known.problem), bool(known.warning)):
             self.results[number] = result
-
-
-def _failed(request: TranslationRequest, number: int, problem: str) -> SentenceTranslation:
-    return SentenceTranslation(text=request.sentences[number], problem=problem[:500])
 
 
 def _part(request: TranslationRequest, numbers: Sequence[int]) -> TranslationRequest:
