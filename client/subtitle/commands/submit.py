@@ -48,6 +48,11 @@ class SubmittedFile(Struct, frozen=True):
     url: str = ""
     """The address that the server downloads, instead of `path`."""
 
+    @property
+    def source(self) -> str:
+        """The address or the path."""
+        return self.url or str(self.path)
+
 
 SubmitFile = Callable[[Path, JobOptions, OnProgress], JobHandle]
 SubmitUrl = Callable[[str, JobOptions], JobHandle]
@@ -214,7 +219,7 @@ class SubmitRun:
                     case _:
                         text = str(error)
                 if refused[text] <= 1:
-                    self.shown.message(f"{self._program}: {file.url or file.path}: {text}")
+                    self.shown.message(f"{self._program}: {file.source}: {text}")
                 self.status = CommandExitCode.UNREACHABLE
                 continue
             self._jobs.setdefault(facts.id, []).append(file)
@@ -224,7 +229,7 @@ class SubmitRun:
             self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
                 self.shown.out(
-                    json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.url or file.path}"
+                    json_line(facts) if self._is_json else f"{facts.id} {facts.state} {file.source}"
                 )
         for text, count in refused.items():
             if count > 1:
@@ -261,7 +266,7 @@ class SubmitRun:
         elif self._sending is not None:
             self.shown.end(self._sending.label, "interrupted")
             self.shown.message(
-                f"{self._program}: interrupted; the sent part is kept: submit {self._sending.url or self._sending.path} again to resume"
+                f"{self._program}: interrupted; the sent part is kept: submit {self._sending.source} again to resume"
             )
             self._report_jobs()
         else:
@@ -297,13 +302,13 @@ class SubmitRun:
                     if path not in saved:  # the translation of English is the same file
                         saved.append(path)
             if untranslated := untranslated_text(facts):
-                self.shown.message(f"{self._program}: {file.path}: {untranslated}")
+                self.shown.message(f"{self._program}: {file.source}: {untranslated}")
             self.shown.end(file.label, f"done{_speed(facts)}")
         else:
             self.status = max(self.status, CommandExitCode.FAILED)
             self.shown.end(file.label, facts.state)
             cause = f": {facts.cause}" if facts.cause else ""
-            self.shown.message(f"{self._program}: {file.url or file.path}: {facts.state}{cause}")
+            self.shown.message(f"{self._program}: {file.source}: {facts.state}{cause}")
             if facts.segments.get("done") and not self._resume_hint:
                 self.shown.message(f"the finished part: {self._hint('fetch', facts.id)}")
         if self._is_json:

@@ -105,9 +105,9 @@ class _Request(Struct, frozen=True, kw_only=True):
     row: JobRow
     results: tuple[ResultRow, ...]
     model: str
-    with_translation: bool
+    with_translation: bool = False
     """The translation too, if the job asks for one."""
-    layout: LayoutOptions | None
+    layout: LayoutOptions | None = None
     """In place of the job's own."""
     edits: dict[str, EditRow]
     """The saved version to use, by task."""
@@ -186,7 +186,6 @@ class LayoutProcess:
                 results=tuple(results),
                 model=model,
                 with_translation=True,
-                layout=None,
                 edits=dict(edits),
             )
         )
@@ -207,7 +206,6 @@ class LayoutProcess:
                 row=row,
                 results=tuple(results),
                 model=model,
-                with_translation=False,
                 layout=layout,
                 edits=dict(edits),
                 translations=tuple(translations),
@@ -228,8 +226,6 @@ class LayoutProcess:
             row=row,
             results=tuple(results),
             model=model,
-            with_translation=False,
-            layout=None,
             edits=dict(edits),
             translations=tuple(translations),
             is_plan=True,

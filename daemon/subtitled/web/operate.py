@@ -50,7 +50,7 @@ async def _context(request: Request) -> dict[str, Any]:
     query = request.query_params
     level = query.get("log_level", "info")
     shown = next((name for name in operating.LEVELS if name == level), "info")
-    text = query.get("log_text", "")[:200]
+    text = query.get("log_text", "")[: operating.MAX_TEXT_CHARS]
     filters = {"log_level": shown, "log_text": text}
     require_admin(request)
     snapshot = await cache.get()
