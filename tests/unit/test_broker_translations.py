@@ -323,6 +323,18 @@ def test_jobs_are_planned_while_there_is_room_for_their_sentences(monkeypatch: p
     assert b.state("c") is JobState.DONE
 
 
+def test_job_whose_priority_is_raised_is_planned_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_lifecycle, "MAX_PLANNING", 1)
+    b = bench("gpu0")
+    for job in ("a", "b", "c"):
+        transcribe(b, job)
+    b.handle(ev.QueueChanged(job="c", priority=1))
+    plan(b)
+    assert b.last(ac.PlanTranslations).job.id == "c"
+    plan(b)
+    assert b.last(ac.PlanTranslations).job.id == "b"
+
+
 def test_edit_does_not_start_a_cancelled_translation_again() -> None:
     b = bench("gpu0")
     transcribe(b, "a", "ja", "es")

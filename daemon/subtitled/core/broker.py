@@ -526,6 +526,7 @@ class Broker:
         """Change a job's priority and place in all queues."""
         changed = self.live_jobs.change_job(job, **changes)
         self.prepare_dispatch.move(job, changed)
+        self.lifecycle.move(job, changed)
         self.lease_dispatch.ready.move(changed)
 
     def _on_cancel(self, name: str) -> None:

@@ -26,6 +26,7 @@ from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import LiveJob, LiveJobs, TextStage
 from subtitled.core.prepare_dispatch import PrepareDispatch
 from subtitled.core.protocol import ItemResult, SegmentResult, TextResult
+from subtitled.core.queue_order import QueueOrder, queue_entry
 from subtitled.core.records import Job, Segment
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState
 from subtitled.languages import ENGLISH
@@ -77,7 +78,7 @@ class JobLifecycle:
         self._lease_dispatch = lease_dispatch
         self._out = out
         self._last_text_plan = 0
-        self._unplanned: set[str] = set()
+        self._unplanned = QueueOrder()
         """Jobs to be translated whose sentences are not read yet."""
         self._planning: set[str] = set()
         """Those whose sentences are read now."""
@@ -177,27 +178,31 @@ class JobLifecycle:
         self._last_text_plan += 1
         live.text_plan = self._last_text_plan
         self._forget_texts(job.id)
-        self._unplanned.add(job.id)
+        self._unplanned.add(queue_entry(job))
         self._plan_next()
+
+    def move(self, before: Job, job: Job) -> None:
+        """Apply a job's changed priority and place."""
+        if self._unplanned.discard(queue_entry(before)):
+            self._unplanned.add(queue_entry(job))
 
     def _plan_next(self) -> None:
         """Plan jobs in the order of the queue, while there is room."""
         while self._unplanned and len(self._planning) < MAX_PLANNING:
-            live = min(
-                (self._live_jobs.jobs[name] for name in self._unplanned), key=lambda it: it.job.queue_key
-            )
+            live = self._live_jobs.jobs[self._unplanned.first[3]]
             job = live.job
             before = (other for other in self._with_texts.values() if other.job.priority >= job.priority)
             if sum(other.open_sentences.total() for other in before) >= MAX_OPEN_SENTENCES:
                 return
-            self._unplanned.remove(job.id)
+            self._unplanned.pop_first()
             self._planning.add(job.id)
             live.text_stage = TextStage.PLANNING
             live.is_text_outdated = False
             self._out.append(PlanTranslations(job=job, number=live.text_plan))
 
     def _forget_texts(self, name: str) -> None:
-        self._unplanned.discard(name)
+        if (live := self._live_jobs.jobs.get(name)) is not None:
+            self._unplanned.discard(queue_entry(live.job))
         self._planning.discard(name)
         self._with_texts.pop(name, None)
 
