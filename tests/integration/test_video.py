@@ -13,7 +13,8 @@ import media
 from media import Picture, Voice, luma_at
 from subtitled.errors import MediaError
 from subtitled.media import video
-from subtitled.media.video import VideoFacts, VideoReader
+from subtitled.media.media_file import VideoFacts
+from subtitled.media.video import VideoReader
 
 if TYPE_CHECKING:
     from pathlib import Path

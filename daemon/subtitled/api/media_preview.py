@@ -19,8 +19,8 @@ from subtitled.core.plan import SAMPLES_PER_MS, AudioSource
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
+from subtitled.media.media_file import VideoFacts
 from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool, VideoPart
-from subtitled.media.video import VideoFacts
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.rows import JobRow
 

@@ -7,8 +7,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from subtitled.errors import MediaError
 from subtitled.files.beneath import open_beneath
@@ -39,6 +40,18 @@ class MediaInfo(Struct, frozen=True):
     offset_samples: int
     track: int
     channel_names: tuple[str, ...]
+
+
+class VideoFacts(Struct, frozen=True, kw_only=True):
+    """What is known of the picture of a file."""
+
+    width: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    """Width and height as they are shown: rotated, with square pixels; 0 without a picture."""
+    height: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    media_type: Annotated[str, Meta(max_length=200)] = ""
+    """With `codecs`, if a browser may play the file itself; "" if not."""
+    cause: Annotated[str, Meta(max_length=2000)] = ""
+    """Why the picture of a file that has one cannot be shown."""
 
 
 def _open(path: str, root: str | None) -> int:

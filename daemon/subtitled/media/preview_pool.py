@@ -78,7 +78,7 @@ class AudioRange(_Request, frozen=True, kw_only=True):
 
 
 class VideoPart(_Request, frozen=True, kw_only=True):
-    """The facts of a file's picture (VideoFacts in MessagePack), or a part of it; see `messages.GetVideo`."""
+    """The facts of a file's picture (`media_file.VideoFacts` in MessagePack), or a part of it; see `messages.GetVideo`."""
 
     form: VideoForm | None
     start: int

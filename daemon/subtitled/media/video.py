@@ -9,17 +9,16 @@ import io
 import os
 import time
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import av
 from av.filter import Graph
 from av.stream import Discard, Disposition
-from msgspec import Meta, Struct
 
 from subtitle.messages import VIDEO_SEGMENT_MS
 from subtitled.errors import MediaError
 from subtitled.media.demux import open_container
-from subtitled.media.media_file import MediaFile
+from subtitled.media.media_file import MediaFile, VideoFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,18 +69,6 @@ _MP4_BRANDS = (
     b"MSNV",
     b"dash",
 )
-
-
-class VideoFacts(Struct, frozen=True, kw_only=True):
-    """What is known of the picture of a file."""
-
-    width: Annotated[int, Meta(ge=0, le=2**31)] = 0
-    """Width and height as they are shown: rotated, with square pixels; 0 without a picture."""
-    height: Annotated[int, Meta(ge=0, le=2**31)] = 0
-    media_type: Annotated[str, Meta(max_length=200)] = ""
-    """With `codecs`, if a browser may play the file itself; "" if not."""
-    cause: Annotated[str, Meta(max_length=2000)] = ""
-    """Why the picture of a file that has one cannot be shown."""
 
 
 class VideoReader:

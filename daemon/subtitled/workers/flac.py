@@ -6,14 +6,13 @@ import hashlib
 import io
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from subtitle.codec import Buffer
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.protocol import WireCodec
 from subtitled.errors import WireAudioError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 MAX_SAMPLES = 30 * SAMPLE_RATE
@@ -27,6 +26,7 @@ def encode(pcm: Buffer) -> bytes:
 
     The default compression level: the lowest saves a twentieth of the time and costs a thirtieth of the bytes.
     """
+    import numpy as np
     import soundfile
 
     samples = np.frombuffer(pcm, dtype="<i2")
@@ -61,6 +61,8 @@ def decode(blob: Buffer) -> NDArray[np.int16]:
 
 def unpack(blob: Buffer, codec: WireCodec) -> NDArray[np.int16]:
     """Return a lease's blob as pcm int16 (n,), 16 kHz mono; raises WireAudioError."""
+    import numpy as np
+
     return decode(blob) if codec == "flac" else np.frombuffer(blob, dtype="<i2")
 
 
