@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from accessibility import violations
 from browser import Browser
 from webdriver import PHONE, Key, missing
 
@@ -97,6 +98,19 @@ def test_the_browser_reads_types_drops_and_downloads(url: str, tmp_path: Path) -
 def test_forbidden_actions_of_a_page_fail_the_test(url: str, tmp_path: Path, path: str) -> None:
     with pytest.raises(AssertionError, match=AMISS[path][1]), Browser(url, tmp_path) as browser:
         browser.open(path)
+
+
+def test_axe_core_finds_violations(url: str, tmp_path: Path) -> None:
+    with Browser(url, tmp_path) as browser:
+        browser.open("/")
+        browser.script(
+            "document.querySelector('main').innerHTML = `<input><p style='color: #999'>pale</p><details><img></details>`"
+        )
+        found = [one.split(" (")[0] for one in violations(browser, [("light", PHONE)])]
+        assert found == [
+            f"/, light, 390 px: {rule}"
+            for rule in ("color-contrast", "image-alt", "label", "page-has-heading-one")
+        ]
 
 
 def test_expected_console_errors_are_ignored(url: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 import media
+from accessibility import VIEWS, violations
 from browser import Browser
 from daemon import Daemon, eventually
 from faults.failing_model import mark
@@ -137,6 +138,10 @@ def test_page_of_a_job_in_progress_shows_its_provisional_text(
         )
         assert starts == sorted(starts)
         assert "Provisional" in browser.wait_for("#live-text .head").text
+        assert violations(browser, VIEWS["en"]) == []
+        browser.open("/?lang=zh-Hant")
+        browser.wait_for("#running-jobs .job")
+        assert violations(browser, VIEWS["zh-Hant"]) == []
 
 
 FAIL_ONCE = """
