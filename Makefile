@@ -46,7 +46,7 @@ run_tests = seed=$$(date +%s); $(PYTEST) -n $(TESTS_AT_ONCE) --dist loadscope --
 test: $(VENV)/.tested  ## run all tests but those marked long; tests of the page need chromium and chromium-driver (apt)
 	@$(call run_tests,not long)
 
-test-long: $(VENV)/.tested  ## run the tests marked long: chaos, stress, fuzzing, long simulations, network namespaces
+test-long: $(VENV)/.tested  ## run the tests marked long: faults of disks, folders, devices, files and hosts, chaos, stress, fuzzing
 	@$(call run_tests,long)
 
 lint: $(VENV)/.tested  ## check style, format, types, words, names and packages

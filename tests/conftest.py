@@ -23,6 +23,7 @@ LONGEST = (
     "integration/test_benchmarks",
     "integration/chaos/test_chaos",
     "simulation/test_histories",
+    "integration/test_restart",
     "integration/test_transcribe",
     "integration/test_remote",
     "integration/test_faults",
@@ -34,6 +35,9 @@ LONGEST = (
     "integration/test_inbox_stress",
     "integration/test_state_folder",
     "integration/test_hangs",
+    "integration/test_damaged_database",
+    "integration/test_hung_mount",
+    "integration/test_quarantine",
     "acceptance/test_engine",
     "media_zoo/test_files_as_they_are",
 )

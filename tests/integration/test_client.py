@@ -220,6 +220,7 @@ def test_watch_of_one_job_yields_its_whole_journal(daemon: Daemon, tmp_path: Pat
     assert ("segment", "done") in events
 
 
+@pytest.mark.long
 def test_watch_resumes_after_a_restart(tmp_path: Path) -> None:
     """Every entry comes once, in order, though the daemon was another in between."""
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=1.0) as client:

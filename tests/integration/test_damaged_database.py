@@ -16,6 +16,8 @@ from subtitled.storage.rows import unpack_results
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 
 def update(daemon: Daemon, statement: str, *values: object) -> None:
     with closing(sqlite3.connect(daemon.folder / "state" / "subtitled.sqlite")) as database, database:
@@ -79,7 +81,6 @@ def test_damaged_page_stops_the_daemon_with_the_remedy(daemon: Daemon, where: st
         assert "traceback" not in log
 
 
-@pytest.mark.long
 def test_damaged_options_stop_the_daemon_with_the_remedy(daemon: Daemon) -> None:
     with daemon:
         update(daemon, "UPDATE settings SET data = ? WHERE id = (SELECT options FROM jobs)", b"\xc1")

@@ -18,6 +18,8 @@ from subtitled.files.atomic_files import is_temporary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
 
 
@@ -45,7 +47,6 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-@pytest.mark.long
 def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "inbox-out", "64k"),

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from subtitle import JobFacts
     from subtitled.core.protocol import SegmentResult
 
+pytestmark = pytest.mark.long
+
 SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 WORKER = SERVER.with_name("worker_main.py")
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
@@ -203,7 +205,6 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
 # -- the daemon: GPUs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
     daemon: Daemon, plan: PlannedFaults, talk: Path
 ) -> None:

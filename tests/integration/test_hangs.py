@@ -19,6 +19,8 @@ from subtitled.config import schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
 ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
@@ -64,7 +66,6 @@ def test_decoder_that_makes_no_progress_is_killed_and_its_file_given_up(tmp_path
         daemon.stop()
 
 
-@pytest.mark.long
 def test_file_that_takes_its_decoder_down_twice_fails_with_the_reason(tmp_path: Path) -> None:
     talk = media.write_sound(tmp_path / "talk.flac", media.speech(4))
     with Daemon(tmp_path, model=MODEL, pool=ONE_SLOT) as daemon, held(talk):

@@ -129,6 +129,7 @@ def test_a_repeated_event_is_logged_once_per_interval_with_its_count(
     assert "count=1000" in lines[1].replace("\x1b[0m", "").replace("\x1b[36m", "").replace("\x1b[35m", "")
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_the_gateway_once_and_does_not_restart_it(tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group of processes."""
     address = f"127.0.0.1:{free_port()}"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 INBOXES = (
     InboxFolder(name="good", options={"settle_s": 0.1, "language": "en"}),
     InboxFolder(name="bad", options={"settle_s": 0.1, "language": "en"}),
@@ -88,7 +90,6 @@ def test_inbox_that_hangs_stops_no_other_inbox(daemon: Daemon) -> None:
         daemon.stop()
 
 
-@pytest.mark.long
 def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
     """They are written when it answers again, by the next daemon if this one is stopped before."""
     outbox = daemon.folder / "bad-out"
@@ -115,7 +116,6 @@ def drop_old(daemon: Daemon, name: str, folder: Path) -> None:
     os.utime(path, (time.time() - 86_400,) * 2)
 
 
-@pytest.mark.long
 def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Path) -> None:
     """All prepare workers hang, even after SIGKILL; others replace them, and read the files of other inboxes."""
     recovery = schema.RecoveryConfig(prepare_attempts=20, prepare_stall_s=2.0)
@@ -144,7 +144,6 @@ def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Pat
         daemon.stop()
 
 
-@pytest.mark.long
 def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(tmp_path: Path) -> None:
     keep = {"settle_s": 0.1, "language": "en", "after": "keep", "rescan_s": 1.0}
     inboxes = (INBOXES[0], InboxFolder(name="bad", options=keep))
@@ -221,7 +220,6 @@ def test_job_waits_for_an_output_that_was_unmounted(tmp_path: Path) -> None:
             daemon.stop()
 
 
-@pytest.mark.long
 def test_job_waits_for_a_dead_mount_below_its_output(tmp_path: Path) -> None:
     outbox = tmp_path / "bad-out"
     with Daemon(tmp_path, inboxes=INBOXES) as daemon:
@@ -242,7 +240,6 @@ def test_job_waits_for_a_dead_mount_below_its_output(tmp_path: Path) -> None:
         daemon.stop()
 
 
-@pytest.mark.long
 def test_job_waits_for_an_output_whose_server_has_gone(daemon: Daemon) -> None:
     outbox = daemon.folder / "bad-out"
     daemon.start()
@@ -261,7 +258,6 @@ def test_job_waits_for_an_output_whose_server_has_gone(daemon: Daemon) -> None:
         daemon.stop()
 
 
-@pytest.mark.long
 def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
     """Their files are found and written when they answer again."""
     bad, outbox = daemon.folder / "bad", daemon.folder / "bad-out"

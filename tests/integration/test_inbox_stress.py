@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from subtitle import JobFacts
 
+pytestmark = pytest.mark.long
+
 DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
 MODEL = schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=4)
 ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
@@ -64,7 +66,6 @@ def jobs_of(daemon: Daemon, source: Path) -> list[JobFacts]:
 # -- very many --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_ten_thousand_files_at_once_are_each_one_job(tmp_path: Path) -> None:
     """While the model loads, so that all wait: memory stays bounded and the daemon responds."""
     staged = tmp_path / "many"
@@ -207,7 +208,6 @@ def is_running(daemon: Daemon, source: Path) -> bool:
     return job is not None and job.segments.get("leased", 0) > 0
 
 
-@pytest.mark.long
 def test_inbox_removed_during_a_job_is_watched_again(daemon: Daemon, tmp_path: Path, clip: Path) -> None:
     path = daemon.drop(long_talk(tmp_path), "running.flac")
     eventually(lambda: is_running(daemon, path), "the file is being processed")
@@ -289,7 +289,6 @@ def remount(folder: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
-@pytest.mark.long
 def test_read_only_output_fails_the_job_and_retry_writes_it(tmp_path: Path) -> None:
     state = schema.StateConfig(dir=str(tmp_path / "state"), reserve_mb=0)
     with mounted(tmp_path / "inbox-out"), daemon_in(tmp_path, state=state) as daemon:
@@ -352,7 +351,6 @@ def test_output_folder_without_permission_fails_its_job_alone(tmp_path: Path, cl
         daemon.stop()
 
 
-@pytest.mark.long
 def test_inboxes_with_the_same_output_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
     with daemon_in(tmp_path, InboxFolder(), InboxFolder(name="other")) as daemon:
         shared = tuple(structs.replace(inbox, output=str(daemon.outbox)) for inbox in daemon.config.inbox)

@@ -13,6 +13,8 @@ from daemon import Daemon
 from faults.planned_faults import ModelFault, PlannedFaults
 from subtitled.config import schema
 
+pytestmark = pytest.mark.long
+
 SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 
 
@@ -39,7 +41,6 @@ def daemon_with(
     )
 
 
-@pytest.mark.long
 def test_gpu_that_kills_every_lease_is_put_aside_and_comes_back_automatically(
     tmp_path: Path, plan: PlannedFaults, talk: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -
     daemon.stop()
 
 
+@pytest.mark.long
 def test_device_that_leaves_and_comes_back_disturbs_no_other(daemon: Daemon) -> None:
     before = daemon.workers()
     reload(daemon, pool=structs.replace(daemon.config.pool, devices=("cpu",)))
@@ -73,6 +74,7 @@ def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
     assert (tmp_path / "other-out" / "talk.zh.srt").is_file()
 
 
+@pytest.mark.long
 def test_work_waits_without_space_and_goes_on_automatically(daemon: Daemon) -> None:
     """A reserve above what is free stops new files, says so once, and lets them go when there is space."""
     reload(daemon, state=structs.replace(daemon.config.state, reserve_mb=1_048_576))

@@ -96,6 +96,7 @@ def test_workers_of_other_hosts_do_all_the_work_of_a_head_without_a_device(
         head.stop()
 
 
+@pytest.mark.long
 def test_workers_of_this_host_and_of_others_serve_together(tmp_path: Path, texts: dict[str, str]) -> None:
     with Head(tmp_path, devices=("cpu",)) as head, RemoteWorker(head, "gpu2"):
         head.start()
@@ -217,6 +218,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
             head.wait_for_workers("gpu2/cpu0", "gpu3/cpu0")
 
 
+@pytest.mark.long
 def test_stopped_worker_finishes_its_leases(tmp_path: Path, texts: dict[str, str]) -> None:
     with Head(tmp_path) as head, RemoteWorker(head, "gpu2") as leaving, RemoteWorker(head, "gpu3"):
         head.start()
@@ -265,6 +267,7 @@ def test_workers_join_a_daemon_that_is_started_again_with_the_model_still_loaded
             assert len(worker.log("model.loaded")) == 1
 
 
+@pytest.mark.long
 def test_what_a_worker_has_done_after_it_was_given_up_counts_no_more(
     tmp_path: Path, texts: dict[str, str]
 ) -> None:

@@ -19,6 +19,8 @@ from subtitle.keys import Key, load_key, new_pair, save_key
 from subtitled.config.load import load_config
 from subtitled.errors import ExitCode
 
+pytestmark = pytest.mark.long
+
 FAULTY = Path(__file__).parents[1] / "faults" / "remote_worker_main.py"
 
 

@@ -186,6 +186,7 @@ def test_stopped_workers_are_killed_and_replaced(tmp_path: Path, long: Path, und
         daemon.stop()
 
 
+@pytest.mark.long
 def test_sigterm_ends_cleanly_and_the_job_goes_on_later(
     tmp_path: Path, long: Path, undisturbed: Transcript
 ) -> None:
@@ -282,6 +283,7 @@ def test_failed_file_that_is_repaired_and_dropped_again_is_done(idle: Daemon, tm
     assert idle.wait_for(source).state == "done"
 
 
+@pytest.mark.long
 def test_cancelled_job_is_dropped_and_leaves_its_source_alone(tmp_path: Path, long: Path) -> None:
     with daemon_in(tmp_path) as daemon:
         source = daemon.drop(long, "long.flac")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 TRUE_TEXT = [sentence.text for sentence in media.true_text()[:2]]
 """What is spoken in `CLIP_S`."""
 CLIP_S = 8

@@ -20,6 +20,8 @@ from wire_client import WireClient, submit_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 
 def readiness(daemon: Daemon) -> str:
     """Return what the daemon answers to the question whether it makes subtitles."""
@@ -53,7 +55,6 @@ def test_deleted_state_folder_stops_new_work(tmp_path: Path) -> None:
         daemon.stop()
 
 
-@pytest.mark.long
 def test_state_folder_that_is_moved_back_is_used_again(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         daemon.start()
@@ -67,7 +68,6 @@ def test_state_folder_that_is_moved_back_is_used_again(tmp_path: Path) -> None:
         daemon.stop()
 
 
-@pytest.mark.long
 def test_job_in_progress_waits_until_its_end_can_be_stored(tmp_path: Path) -> None:
     """Its source stays in place, its subtitles are not written, and lists are refused with the reason."""
     with Daemon(tmp_path) as daemon:

@@ -383,6 +383,7 @@ def test_upload_to_a_killed_daemon_resumes_after_its_restart(tmp_path: Path) -> 
         daemon.stop()
 
 
+@pytest.mark.long
 def test_waiting_survives_killed_daemon_and_workers(tmp_path: Path) -> None:
     long = recorded(tmp_path / "long.wav", seconds=60)
     with Daemon(tmp_path) as daemon, Client(daemon.endpoint, timeout_s=20.0) as client:

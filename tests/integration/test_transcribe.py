@@ -112,6 +112,7 @@ def test_a_file_that_is_done_is_not_transcribed_again(home: Path, tmp_path: Path
     assert "transcribing" not in again.stderr
 
 
+@pytest.mark.long
 def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Path) -> None:
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
     long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")

@@ -391,6 +391,7 @@ def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
         assert worker.exit_status() == ExitCode.OK
 
 
+@pytest.mark.long
 def test_several_leases_are_decoded_at_once() -> None:
     """Short ones are answered before a long one that came first; all are answered before the worker goes."""
     with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, batch_size=0, streams=2) as worker:
@@ -497,6 +498,7 @@ def test_file_replaced_by_a_link_out_of_its_inbox_is_not_read(tmp_path: Path) ->
         assert "is a link that leads out of its inbox" in refused.cause
 
 
+@pytest.mark.long
 def test_file_that_takes_too_much_memory_is_refused_alone(tmp_path: Path) -> None:
     """A Matroska file whose attachment FFmpeg reads into memory; the next file is read."""
     large = tmp_path / "talk.mka"

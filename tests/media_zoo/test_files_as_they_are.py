@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.long
+
 RATE = media.RATE
 LENGTH_S = 7.4
 SENTENCES = media.true_text()[:2]
