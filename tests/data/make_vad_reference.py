@@ -6,6 +6,7 @@ silero-vad 6.2.3, onnxruntime 1.32.0, NumPy 2.4.6):
     PYTHONPATH=tests:daemon python tests/data/make_vad_reference.py
 
 `recordings`: the spans that `get_speech_timestamps` gives with the per-frame model `silero_vad.onnx`.
+`probabilities`: those that the package's model for whole recordings gives for the frames of a recording's start.
 `verdicts`: the spans that `get_speech_timestamps_from_probs` gives for made-up probabilities, in percent.
 """
 
@@ -13,15 +14,23 @@ from __future__ import annotations
 
 import json
 import random
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnxruntime
 import torch
 from silero_vad import get_speech_timestamps, load_silero_vad
 from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
 import media
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EXACT, EXACT_FRAMES = "in noise", 500
+"""The recording whose probabilities are kept, and how many."""
 SETTINGS = (
     {"threshold": 0.5, "min_speech_ms": 100, "min_silence_ms": 160, "pad_ms": 200},
     {"threshold": 0.5, "min_speech_ms": 250, "min_silence_ms": 100, "pad_ms": 30},
@@ -43,6 +52,15 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
 def pairs(spans: list[dict[str, int]]) -> list[list[int]]:
     """Return spans as [start, end]."""
     return [[span["start"], span["end"]] for span in spans]
+
+
+def probabilities(pcm: NDArray[np.int16]) -> list[float]:
+    """Return the probability of speech in each whole frame, from the package's model for whole recordings."""
+    session = onnxruntime.InferenceSession(files("silero_vad.data") / "silero_vad_16k_sequence.onnx")
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(pcm, (64, 0)), 64 + 512)[::512]
+    state = np.zeros((1, 1, 128), np.float32)
+    inputs = {"input": frames / np.float32(32768), "h": state, "c": state}
+    return [round(float(value), 6) for value in session.run(["speech_probs"], inputs)[0]]
 
 
 def main() -> None:
@@ -71,7 +89,12 @@ def main() -> None:
             [value / 100 for value in percent], audio_length_samples=samples, **arguments(settings)
         )
         verdicts.append({"settings": settings, "percent": percent, "samples": samples, "spans": pairs(spans)})
-    lines = ["{", f'"made_by": {json.dumps((__doc__ or "").strip())},']
+    exact = {"name": EXACT, "values": probabilities(media.mixtures()[EXACT][: EXACT_FRAMES * 512])}
+    lines = [
+        "{",
+        f'"made_by": {json.dumps((__doc__ or "").strip())},',
+        f'"probabilities": {json.dumps(exact)},',
+    ]
     for name, cases in (("recordings", recordings), ("verdicts", verdicts)):
         lines += [f'"{name}": [', ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)]
         lines.append("]," if name == "recordings" else "]")

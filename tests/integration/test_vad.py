@@ -67,6 +67,15 @@ def test_spans_are_those_of_the_package(case: dict[str, Any]) -> None:
     assert [[span.start, span.end] for span in spans_of(heard)] == case["spans"]
 
 
+def test_probabilities_are_those_of_the_package() -> None:
+    """The converted model differs from the package's by rounding only."""
+    expected = REFERENCE["probabilities"]
+    vad = Vad(schema.VadConfig(), min_speech_ms=100)
+    vad.feed(mixtures()[expected["name"]][: len(expected["values"]) * FRAME])
+    _, found = vad._evaluate(len(expected["values"]))
+    np.testing.assert_allclose(found, expected["values"], atol=1e-4)
+
+
 @pytest.mark.parametrize("step", [1, 7, 1_000])
 def test_verdicts_become_the_spans_of_the_package(step: int) -> None:
     for case in REFERENCE["verdicts"]:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from subtitled.config import schema
 
-_FILE = Path(__file__).with_name("silero_vad") / "silero_vad_16k_sequence.onnx"
-"""Of silero-vad 6.2.3 (MIT), copied here because that package requires torch. faster-whisper's copy is another model."""
+_FILE = Path(__file__).with_name("silero_vad") / "silero_vad_16k_dense.onnx"
+"""Of silero-vad 6.2.3 (MIT), converted by tools/convert_vad_model.py. faster-whisper's copy is another model."""
 CONTEXT = 64
 """Samples of the previous frame that the model gets with each frame."""
+_STEPS, _HOP = 4, 128
+"""The model takes so many spectra of a frame, each of two hops of samples."""
 
 BATCH = 512
 """Frames in one call of the model, 16.4 s. Blocks of any size are fed on this grid, so results do not depend on them."""
@@ -103,8 +105,8 @@ class Vad:
         pcm = self._pcm[: CONTEXT + frames * FRAME]
         if self._skips_silence and not pcm.any():
             return [0] * frames, [0.0] * frames
-        windows = np.lib.stride_tricks.sliding_window_view(pcm, CONTEXT + FRAME)[::FRAME]
-        inputs = {"input": windows * np.float32(1 / 32768), "h": self._h, "c": self._c}
+        even, odd = _folded(pcm)
+        inputs = {"even": even, "odd": odd, "h": self._h, "c": self._c}
         probabilities, self._h, self._c = self._model.run(("speech_probs", "hn", "cn"), inputs)
         # Sums of whole numbers under 2**53 are exact in any order, so levels and cuts are the same on every machine.
         exact = pcm[CONTEXT:].reshape(frames, FRAME).astype(np.float64)
@@ -269,6 +271,22 @@ def _without(span: Span, covered: Sequence[Span]) -> Iterator[Span]:
     for part in parts:
         if part == span or part.end - part.start >= _MIN_UNCOVERED:
             yield part
+
+
+def _folded(pcm: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return sums and differences of the samples before and after the middle of each spectrum, float32 (frames, 4, 128).
+
+    `pcm`: the context, then whole frames. The basis of the spectra is even or odd about the middle, and 0 at the first sample.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(pcm, CONTEXT + FRAME)[::FRAME]
+    count, width = len(frames), CONTEXT + FRAME
+    samples = np.empty((count, (_STEPS + 1) * _HOP), np.float32)
+    np.multiply(frames, np.float32(1 / 32768), out=samples[:, :width])
+    # The end of a frame is reflected, as the package does.
+    samples[:, width:] = samples[:, width - 2 : 2 * width - 2 - samples.shape[1] : -1]
+    windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * _HOP, axis=1)[:, ::_HOP]
+    before, after = windows[..., 1 : _HOP + 1], windows[..., : _HOP - 1 : -1]
+    return before + after, before - after
 
 
 @functools.cache
