@@ -120,6 +120,7 @@ class Node:
                 | be.FeedCredit()
                 | be.Abandon()
                 | be.AbandonLease()
+                | be.FreeModel()
                 | be.Translate()
                 | be.Drain()
             ):

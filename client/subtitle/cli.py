@@ -7,7 +7,7 @@ import sys
 import click
 
 from subtitle.command_group import CommandGroup, accept_all_names, os_error_text
-from subtitle.commands import jobs, server
+from subtitle.commands import jobs, operate, server
 from subtitle.commands.connection_options import CommandExitCode, connection_options
 from subtitle.commands.edit import edit
 from subtitle.commands.submit import submit
@@ -28,6 +28,7 @@ def cli() -> None:
 for _command in (
     submit,
     jobs.list_jobs,
+    operate.queue,
     jobs.status,
     jobs.watch,
     jobs.fetch,
@@ -36,11 +37,14 @@ for _command in (
     jobs.cancel,
     jobs.retry,
     jobs.delete,
+    operate.move,
+    operate.pause,
+    operate.resume,
     server.top,
     server.ping,
-    server.models,
+    operate.models,
     server.completion,
-    server.admin,
+    operate.admin,
 ):
     cli.add_command(_command)
 

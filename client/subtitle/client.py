@@ -118,6 +118,8 @@ class Client:
     stats = _call(Requests.stats)
     set_log_level = _call(Requests.set_log_level)
     operate = _call(Requests.operate)
+    load_model = _call(Requests.load_model)
+    unload_model = _call(Requests.unload_model)
     watch = _iterate(Requests.watch)
     watch_to_end = _iterate(Requests.watch_to_end)
     submit = _submit(Requests.submit)

@@ -334,6 +334,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     """Worker slots that hold it."""
     memory_bytes: int = 0
     """Memory that it takes in a worker, as measured at its last load; 0 if unknown."""
+    preload: int = 0
+    """Workers that keep it loaded: as configured, or as an admin has requested."""
+    is_requested: bool = False
+    """An admin has loaded or unloaded it since its configuration was read."""
     loads: int = 0
     """Loads since the server's start."""
     jobs: int = 0
@@ -593,11 +597,32 @@ class Operate(_Message, frozen=True, kw_only=True):
     is_held: bool | None = None
     """Pause or resume the queue: while it is paused, no file and no segment is started. None: unchanged."""
     log_lines: Annotated[int, Meta(ge=0, le=1_000)] = 0
-    """The last lines of the log, at most, without those of workers and of the gateway."""
+    """The last lines of the log, at most."""
     log_level: LogLevelName = "debug"
     """Only lines of this level or above."""
     log_text: Annotated[str, Meta(max_length=200)] = ""
     """Only lines that contain this text; case is ignored."""
+
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=200)]
+"""The name of one of the server's models, as in `Welcome.models`."""
+
+
+class LoadModel(_Message, frozen=True, kw_only=True):
+    """Has workers load a model and keep it; for an admin.
+
+    It holds until UnloadModel, a reload that changes the model's configuration, or a restart of the server.
+    """
+
+    model: ModelName
+    workers: Annotated[int, Meta(ge=1, le=4_096)] = 1
+    """How many keep it; as far as their memory allows."""
+
+
+class UnloadModel(_Message, frozen=True, kw_only=True):
+    """Has all workers unload a model as soon as they do not use it; for an admin. A job that needs it loads it again."""
+
+    model: ModelName
 
 
 # -- server → client ---------------------------------------------------------------------------------------------------
@@ -793,6 +818,12 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
         return len(self.models) > 1 or any(model.is_downloading for model in self.models)
 
 
+class ModelInfo(_Message, frozen=True, kw_only=True):
+    """The answer to LoadModel and UnloadModel; the workers load or unload the model afterwards."""
+
+    model: ModelFacts
+
+
 class LogLevel(_Message, frozen=True, kw_only=True):
     """The answer to SetLogLevel."""
 
@@ -855,6 +886,8 @@ ToServer = (
     | SetLogLevel
     | Reorder
     | Operate
+    | LoadModel
+    | UnloadModel
 )
 ToClient = (
     Welcome
@@ -869,6 +902,7 @@ ToClient = (
     | Audio
     | Video
     | StatsInfo
+    | ModelInfo
     | LogLevel
     | OperateInfo
     | Error

@@ -195,6 +195,16 @@ class Requests:
         )
         return self._first(message, ms.OperateInfo)
 
+    def load_model(self, model: str, workers: int = 1) -> Request[ms.ModelFacts]:
+        """Have workers load a model and keep it until it is unloaded; returns its state before the load. For an admin."""
+        message = ms.LoadModel(request=self._next(), model=model, workers=workers)
+        return (yield from self._first(message, ms.ModelInfo)).model
+
+    def unload_model(self, model: str) -> Request[ms.ModelFacts]:
+        """Have all workers unload a model as soon as they do not use it; returns its state before that. For an admin."""
+        message = ms.UnloadModel(request=self._next(), model=model)
+        return (yield from self._first(message, ms.ModelInfo)).model
+
     def watch(
         self, job: str | None = None, *, after_seq: int = -1, timeout_s: float | None = None
     ) -> Request[ms.Event]:

@@ -19,9 +19,29 @@ from subtitle.progress_bars import clock, megabytes
 
 def print_jobs(jobs: Sequence[JobFacts]) -> None:
     """Print a table with a line for each job; on a terminal, file names are shortened to its width."""
-    console = Console()
-    cells = [_job_cells(job) for job in jobs]
     heads = ("JOB", "STATE", "DONE", "LANG", f"CREATED ({time.strftime('%Z')})", "FILE")
+    _print_lines(heads, [_job_cells(job) for job in jobs])
+
+
+def print_queue(jobs: Sequence[JobFacts]) -> None:
+    """Print a table with a line for each job that has not ended, with its position and priority."""
+    heads = ("POSITION", "JOB", "STATE", "PRIORITY", "MODEL", "FILE")
+    cells = [
+        (
+            str(job.position or "-"),
+            job.id,
+            job.state,
+            str(job.priority),
+            job.model or "-",
+            job.source.rpartition("/")[2],
+        )
+        for job in jobs
+    ]
+    _print_lines(heads, cells)
+
+
+def _print_lines(heads: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> None:
+    console = Console()
     widths = [max(len(row[place]) for row in [heads, *cells]) for place in range(len(heads))]
     room = console.width - sum(widths[:-1]) - 2 * (len(heads) - 1)
     for row in [heads, *cells]:

@@ -82,6 +82,8 @@ MODEL_DOWNLOADED = "model.downloaded"
 MODEL_MISSING = "model.missing"
 MODEL_LOADED = "model.loaded"
 MODEL_UNLOADED = "model.unloaded"
+MODEL_LOAD_REQUESTED = "model.load_requested"
+MODEL_UNLOAD_REQUESTED = "model.unload_requested"
 # Inboxes.
 INBOX_WATCHED = "inbox.watched"
 INBOX_UNWATCHABLE = "inbox.unwatchable"

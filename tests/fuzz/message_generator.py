@@ -66,8 +66,10 @@ KINDS = (
     "GetAudio",
     "GetVideo",
     "Operate",
+    "LoadModel",
+    "UnloadModel",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4, 2, 1, 1, 1, 1)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4, 2, 1, 1, 1, 1, 1, 1)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 
@@ -170,6 +172,8 @@ class MessageGenerator:
                 fields |= {"job": rng.choice(self.jobs), "to": rng.choice(([], ["ja"], ["zz-" + "9" * 8]))}
             case "Reorder":
                 fields |= {"job": rng.choice(self.jobs), "before": rng.choice(("", *self.jobs))}
+            case "LoadModel" | "UnloadModel":
+                fields |= {"model": rng.choice(("demo", "", "none"))}
             case "Stats" | "Operate":
                 pass
             case _:

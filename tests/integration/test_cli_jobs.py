@@ -258,3 +258,38 @@ def test_without_a_daemon_the_answer_says_how_to_start_one(daemon: Daemon, tmp_p
     refused = subtitle(daemon, "list", SUBTITLE_SERVER="tcp://127.0.0.1:1")
     assert refused.returncode == 3
     assert "no daemon listens at tcp://127.0.0.1:1; is the daemon running there?" in refused.stderr
+
+
+def test_queue_is_paused_ordered_and_resumed(daemon: Daemon, tmp_path: Path) -> None:
+    names = [f"{name}.mp4" for name in ("first", "second", "third")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"not media " + os.urandom(16))
+    try:
+        assert subtitle(daemon, "pause").stdout == "paused\n"
+        waiting = [daemon.client.submit(tmp_path / name).id for name in names]
+        moved = subtitle(daemon, "move", "third.mp4", "--first")
+        assert moved.stdout == f"{waiting[2]} position 1, priority 0 third.mp4\n"
+        assert subtitle(daemon, "move", "third.mp4", "--first").stdout == moved.stdout
+        assert "position 2" in subtitle(daemon, "move", waiting[1], "--after", "third.mp4").stdout
+        assert "position 1, priority 5" in subtitle(daemon, "move", waiting[0], "--priority", "5").stdout
+        shown = subtitle(daemon, "queue")
+        rows = [line.split() for line in shown.stdout.splitlines()]
+        assert rows[0] == ["POSITION", "JOB", "STATE", "PRIORITY", "MODEL", "FILE"]
+        assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
+            ("1", waiting[0], "5"),
+            ("2", waiting[2], "0"),
+            ("3", waiting[1], "0"),
+        ]
+        assert shown.stderr == "the queue is paused; `subtitle resume` resumes it\n"
+        listed = subtitle(daemon, "queue", "--json", "--limit", "1").stdout
+        assert json.loads(listed)["id"] == waiting[0]
+        for words in ((), ("--first", "--priority", "1"), ("--before", "nothing.mp4")):
+            assert subtitle(daemon, "move", "first.mp4", *words).returncode == 2
+        paused = subtitle(daemon, "admin", "log", "--text", "queue.paused", "--lines", "1").stdout
+        assert paused.count("\n") == 1
+        assert json.loads(paused)["by"] == "a client on the local socket"
+    finally:
+        assert subtitle(daemon, "resume").stdout == "running\n"
+    for job in waiting:
+        eventually(lambda job=job: daemon.is_closed(job), "the job is closed")  # type: ignore[misc]
+    assert subtitle(daemon, "move", waiting[0], "--first").returncode == 3

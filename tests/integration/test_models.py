@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ from subtitled.config.load import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from subtitle.messages import ModelFacts
 
 WAIT_S = 120.0
 POOL = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
@@ -67,8 +71,9 @@ def test_jobs_of_two_models_share_a_worker(daemon: Daemon, tmp_path: Path) -> No
     assert "morning" in by_default
     assert by_copy == by_default
     assert daemon.wait_for_log("model.loaded", model="copy", worker="cpu0.1")["load_s"] > 0
+    loads = len([line for line in daemon.log("model.loaded") if line["model"] == "copy"])
     assert text_of(daemon, sound(tmp_path, 7), "copy")
-    assert len([line for line in daemon.log("model.loaded") if line["model"] == "copy"]) == 1
+    assert len([line for line in daemon.log("model.loaded") if line["model"] == "copy"]) == loads
 
 
 def test_inbox_names_the_model_of_its_jobs(daemon: Daemon, tmp_path: Path) -> None:
@@ -144,6 +149,49 @@ def test_page_and_openai_interface_list_the_models(daemon: Daemon, tmp_path: Pat
         chinese = http.get("/", headers={"Accept-Language": "zh-TW"}).text
         assert ">模型</h2>" in chinese
         eventually(lambda: daemon.client.status(job.id).state == "done", "the job is done")
+
+
+def test_an_admin_loads_and_unloads_models(daemon: Daemon, tmp_path: Path) -> None:
+    client = daemon.client
+
+    def held() -> set[str]:
+        (worker,) = (worker for worker in client.stats().workers if worker.role == "transcribe")
+        return set(worker.models)
+
+    def facts(name: str) -> ModelFacts:
+        return next(model for model in client.stats().models if model.name == name)
+
+    for name in ("demo", "copy"):
+        client.unload_model(name)
+    eventually(lambda: not held(), "the worker has unloaded both models")
+    assert facts("demo").state == "not_loaded"
+    command = [str(Path(sys.executable).with_name("subtitle")), "models", "load", "copy"]
+    done = subprocess.run(
+        [*command, "--server", daemon.endpoint], capture_output=True, text=True, timeout=WAIT_S, check=True
+    )
+    assert done.stdout == "copy: 1 worker will load it and keep it; see `subtitle models`\n"
+    eventually(lambda: held() == {"copy"}, "the worker has loaded the model")
+    assert (facts("copy").preload, facts("copy").is_requested) == (1, True)
+    with (
+        GatewayProcess(daemon, tmp_path / "gateway") as gateway,
+        httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http,
+    ):
+        assert "loaded by an admin, kept by 1 worker" in http.get("/operate").text
+        assert http.post("/api/operate", json={"unload_model": "copy"}).status_code == 200
+        eventually(lambda: not held(), "the worker has unloaded the model")
+        assert http.post("/operate", data={"load_model": "demo"}).status_code == 303
+        eventually(lambda: held() == {"demo"}, "the worker has loaded the model")
+        assert http.post("/api/operate", json={"load_model": "huge"}).status_code == 404
+        assert http.post("/api/operate", json={"load_model": "demo", "workers": 0}).status_code == 400
+    assert text_of(daemon, sound(tmp_path, 2.2), "copy"), "a job loads it again"
+    assert held() == {"demo", "copy"}
+    with pytest.raises(ServerError, match=r"'huge' is not configured; use one of: demo, copy"):
+        client.unload_model("huge")
+    client.load_model("damaged")
+    eventually(lambda: "not kept in memory" in facts("damaged").cause, "the load has failed")
+    assert client.unload_model("damaged").cause == ""
+    assert "cpu0.1" in daemon.workers(), "the worker was not replaced"
+    assert daemon.log("model.load_requested")[0]["by"] == "a client on the local socket"
 
 
 def test_one_model_transcribes_and_another_translates(daemon: Daemon) -> None:

@@ -472,7 +472,8 @@ def test_a_browser_signs_in_with_a_token_and_only_an_admin_operates(daemon: Daem
         assert http.post("/operate", data={"is_held": "true"}, headers=own).status_code == 403
         bearer = {"Authorization": f"Bearer {user}"}
         assert http.get("/api/operate", headers=bearer).status_code == 403
-        assert http.post("/api/operate", json={"is_held": True}, headers=bearer).status_code == 403
+        for change in ({"is_held": True}, {"load_model": "demo"}, {"unload_model": "demo"}):
+            assert http.post("/api/operate", json=change, headers=bearer).status_code == 403
         # The cookie alone is not enough for a change that another site could have caused.
         for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
             assert http.post("/dismiss-failed", headers=headers).status_code == 403

@@ -208,10 +208,17 @@ def test_the_same_submit_of_two_clients_is_two_uploads(secured: DaemonWithKeys) 
         assert ann.refusal(submit_of(6, content, options=ms.JobOptions(language="?"))) == "BAD_FORMAT"
 
 
-def test_the_logs_level_is_an_admins_to_change(secured: DaemonWithKeys) -> None:
+def test_only_an_admin_operates_the_server_and_changes_the_log_level(secured: DaemonWithKeys) -> None:
     with WireClient(secured.endpoint, secured.ann) as ann, WireClient(secured.endpoint, secured.root) as root:
         assert ann.refusal(ms.SetLogLevel(request=1, level="debug")) == "FORBIDDEN"
         assert ann.refusal(ms.SetLogLevel(request=2)) == "FORBIDDEN"
+        for forbidden in (
+            ms.Operate(request=1),
+            ms.Operate(request=1, is_held=True),
+            ms.LoadModel(request=1, model="demo"),
+            ms.UnloadModel(request=1, model="demo"),
+        ):
+            assert ann.refusal(forbidden) == "FORBIDDEN"
         root.send(ms.SetLogLevel(request=3, level="debug"))
         answer = root.receive(ms.LogLevel)
         assert (answer.level, answer.before) == ("debug", "info")

@@ -91,6 +91,8 @@ SHARE_WITH_TEXTS = 0.3
 """How many of the histories have jobs that are translated."""
 SHARE_WITH_MODELS = 0.3
 """How many of the histories have several models."""
+SHARE_WITH_REQUESTS = 0.3
+"""How many of the histories have an admin who loads and unloads models, and pauses the queue."""
 
 
 class SimulatedMedia(Struct, frozen=True, kw_only=True):
@@ -148,6 +150,9 @@ class FaultPlan:
         self.text_random = Random(f"texts of {seed}")
         """For all choices about translations, likewise."""
         self.has_texts = self.text_random.random() < SHARE_WITH_TEXTS
+        self.request_random = Random(f"requests of {seed}")
+        """For all choices about what admins request, likewise."""
+        self.has_requests = self.request_random.random() < SHARE_WITH_REQUESTS
         self.idle_unload_chance = self.model_random.choice((0.0, 0.2))
         """For each heartbeat of an idle worker; 0: models stay in memory."""
         self.struck: list[int] = []

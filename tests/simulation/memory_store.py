@@ -77,7 +77,7 @@ class StoreTable:
                                 if key not in keys if target else stored[key].problem:
                                     del stored[key]
                 case SaveHold():
-                    pass  # no user of the simulation pauses the queue
+                    pass  # the database has it
                 case SaveWorker(slot=slot, incarnation=incarnation):
                     self.incarnations[slot] = incarnation
 

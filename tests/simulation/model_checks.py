@@ -52,6 +52,8 @@ class ModelChecks:
         """Models for which others were unloaded, by slot and name."""
         self._since: dict[str, float] = {}
         """Since when a model has had waiting segments, and no worker has held it."""
+        self._freed: dict[str, set[str]] = {}
+        """Models that each worker was told to unload, by its identity."""
         self._late: dict[str, Counter[str]] = {}
         """For each of these the leases of other models, by worker, that were sent after the worker's turn."""
 
@@ -81,7 +83,8 @@ class ModelChecks:
                     self._changed_at[identity] = now
             case ev.MessageReceived(worker=identity, message=pr.ModelUnloaded(model=name)):
                 if name in self._held.get(identity, ()):
-                    if self._broker.placement.specs[name].preload:
+                    is_freed = name in self._freed.get(identity, ())
+                    if self._broker.placement.specs[name].preload and not is_freed:
                         raise Violation(f"{identity} unloads the preloaded model {name!r} when it is idle")
                     self._held[identity].discard(name)
                     self._unloaded[identity].add(name)
@@ -111,6 +114,8 @@ class ModelChecks:
         ):
             held.add(lease.model)  # the message that it is unloaded was sent, or repeated, before
             self._unloaded[identity].discard(lease.model)
+        if is_fault and load is not None and not answer.evicted:
+            self._changed_at[identity] = load.at - load.rested_s  # nothing has changed
         unloaded = held.intersection(answer.evicted)
         held -= unloaded
         self._unloaded[identity] -= set(answer.evicted)
@@ -135,10 +140,24 @@ class ModelChecks:
         match action:
             case ac.SendLease():
                 self._leased(action, now)
+            case ac.SendMessage(worker=identity, message=pr.FreeModel(model=name)):
+                self._check_freed(identity, name)
             case ac.WriteFailure(job=job):
                 self._check_cause(job)
             case _:
                 pass
+
+    def _check_freed(self, identity: str, name: str) -> None:
+        """Check that a worker unloads a model only if an admin wants that, and nothing needs the model there."""
+        self._freed.setdefault(identity, set()).add(name)
+        broker = self._broker
+        leases = broker.lease_dispatch.leases.values()
+        if any((lease.worker, lease.model) == (identity, name) for lease in leases):
+            raise Violation(f"{identity} is to unload {name!r} and has leases of it")
+        if broker.lease_dispatch.ready.count(name) and not broker.is_held:
+            raise Violation(f"{identity} is to unload {name!r}, for which segments wait")
+        if broker.placement.preload(name):
+            raise Violation(f"{identity} is to unload {name!r}, which is to be kept")
 
     def _leased(self, action: ac.SendLease, now: float) -> None:
         lease, message = action.lease, action.message
@@ -155,6 +174,11 @@ class ModelChecks:
             return
         held, ready = self._held[lease.worker], self._broker.lease_dispatch.ready
         self._check_preloads(worker, {*message.evict, *message.may_evict})
+        self._check_order(worker, (*message.evict, *message.may_evict), has_segments=bool(message.items))
+        if not message.items and not self._broker.placement.preload(lease.model):
+            raise Violation(f"{lease.worker} is to load {lease.model!r}, which nothing needs")
+        if message.items and self._broker.is_held:
+            raise Violation(f"{lease.worker} is leased segments while the queue is paused")
         if not message.items and (
             taken := held & {"", *ready.waiting()} & {*message.evict, *message.may_evict}
         ):
@@ -184,7 +208,7 @@ class ModelChecks:
         is_expected = (
             bool(action.message.evict) or self._devices.is_measured or (worker.slot, name) in self._crowded
         )
-        is_preload = self._count_other_holders(worker, name) < self._broker.placement.specs[name].preload
+        is_preload = self._count_other_holders(worker, name) < self._broker.placement.preload(name)
         if known_s is not None and own is not None and is_expected and not is_preload:
             is_urgent = not priorities or own > max(priorities)
             needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
@@ -218,8 +242,26 @@ class ModelChecks:
                 and name in self._kept.get(other.identity, ())
                 for other in self._broker.worker_table.of(Role.TRANSCRIBE)
             )
-            if is_kept and spec is not None and others < spec.preload:
+            count = min(spec.preload, self._broker.placement.preload(name)) if spec is not None else 0
+            if is_kept and others < count:
                 raise Violation(f"{worker.identity} may unload the preloaded model {name!r}")
+
+    def _check_order(self, worker: Worker, unloaded: tuple[str, ...], *, has_segments: bool) -> None:
+        """Check that a worker unloads a model that an admin has loaded after all others without work, and only for segments."""
+        placement, ready = self._broker.placement, self._broker.lease_dispatch.ready
+        kept = {
+            name
+            for name in unloaded
+            if placement.is_requested(name)
+            and worker.holds(name)
+            and self._count_other_holders(worker, name) < placement.preload(name)
+        }
+        if kept and not has_segments:
+            raise Violation(f"{worker.identity} may unload {sorted(kept)} for a model without segments")
+        first = min((unloaded.index(name) for name in kept), default=len(unloaded))
+        for name in unloaded[first:]:
+            if name in worker.held_models and name not in kept and not ready.count(name):
+                raise Violation(f"{worker.identity} may unload {sorted(kept)} before {name!r}, which is idle")
 
     def _check_waits(self, worker: Worker, action: ac.SendLease, now: float) -> None:
         """Check that not every worker that may load a model gets leases of other models after its turn."""
@@ -282,12 +324,16 @@ class ModelChecks:
 
     def missing_preloads(self) -> list[str]:
         """Return the preloaded models that fewer workers hold than should, and than have room for them."""
-        if not self._devices.has_room_for_preloads:
+        placement = self._broker.placement
+        is_room_taken = any(
+            placement.is_requested(name) and placement.preload(name) for name in placement.specs
+        )
+        if is_room_taken or not self._devices.has_room_for_preloads:
             return []
         workers = [w for w in self._broker.worker_table.of(Role.TRANSCRIBE) if w.state in AT_WORK]
         return [
             spec.name
-            for spec in self._broker.placement.specs.values()
+            for spec in placement.specs.values()
             if sum(spec.name in self._held[worker.identity] for worker in workers)
-            < min(spec.preload, len(workers))
+            < min(placement.preload(spec.name), len(workers))
         ]

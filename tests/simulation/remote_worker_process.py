@@ -20,6 +20,7 @@ from subtitled.core.protocol import (
     Echo,
     EngineSettings,
     ExitReason,
+    FreeModel,
     FromWorker,
     JoinSession,
     LeaseReceived,
@@ -285,7 +286,7 @@ class RemoteWorkerSession:
                 if self._role is not None:
                     self.send(LeaseReceived(lease=lease))
                     self._role.receive(message, blobs)
-            case AbandonLease():
+            case AbandonLease() | FreeModel():
                 if self._role is not None:
                     self._role.receive(message, blobs)
             case _:

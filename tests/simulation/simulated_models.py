@@ -144,7 +144,7 @@ class SimulatedResidentModels(ResidentModels):
     def unload_one_idle(self, name: str) -> bool:
         """Free the memory of a model, which stays the worker's, as after the idle timeout; return whether it was freed."""
         model = self._held[name]
-        if name and not model.settings.idle_unload_s:
+        if name in self._kept or (name and not model.settings.idle_unload_s):
             return False
         return model.residence.is_loaded and model.residence.unload()
 

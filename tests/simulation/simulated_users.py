@@ -51,6 +51,14 @@ class SimulatedUsers:
             if fault in plan.rates:
                 history.at(plan.random_of(fault).uniform(0, seconds), call)
 
+        if plan.has_requests:
+            random = plan.request_random
+            for _ in range(random.choice((1, 3, 10))):
+                history.at(random.uniform(0, seconds), self.request_model)
+            paused_at = random.uniform(0, seconds)
+            history.at(paused_at, lambda: self.hold(is_held=True))
+            history.at(random.uniform(paused_at, seconds), lambda: self.hold(is_held=False))
+
     # -- files -----------------------------------------------------------------------------------------------
 
     def drop(self, media: SimulatedMedia) -> str:
@@ -152,6 +160,22 @@ class SimulatedUsers:
                 )
 
         run.request(translate)
+
+    # -- what admins do --------------------------------------------------------------------------------------
+
+    def request_model(self) -> None:
+        """Load a model, or unload it."""
+        run, random = self._history.run_of_daemon, self._history.fault_plan.request_random
+        name = random.choice(
+            [model.name for model in self._history.devices.all_models if not model.is_endpoint]
+        )
+        workers = random.choice((0, 0, 1, 2))
+        run.request(lambda: run.dispatcher.dispatch(ev.ModelRequested(model=name, workers=workers)))
+
+    def hold(self, *, is_held: bool) -> None:
+        """Pause or resume the queue."""
+        run = self._history.run_of_daemon
+        run.request(lambda: run.dispatcher.dispatch(ev.HoldRequested(is_held)))
 
     # -- the daemon ------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from subtitled.core.protocol import (
     FeedCredit,
     FileAbandoned,
     FileUnavailable,
+    FreeModel,
     FromWorker,
     Heartbeat,
     ItemResult,
@@ -119,6 +120,11 @@ class TranscribeRole:
                     self._begin(message)
             case AbandonLease(lease=lease):
                 self._abandon(lease)
+            case FreeModel(model=name):
+                if any(lease.model == name for lease in self._leases):
+                    raise Violation(f"{self._process.identity} is to unload {name!r} and has leases of it")
+                if self._models is not None and self._models.free(name):
+                    self._process.send(ModelUnloaded(model=name))
             case Drain():
                 self._is_draining = True
                 self._exit_if_done()

@@ -485,7 +485,7 @@ def test_preload_unloads_neither_the_default_model_nor_one_with_waiting_segments
     assert (preload.message.model, preload.message.items) == ("big", ())
     assert preload.message.may_evict == ("small",)
     refuse_load(b, preload)
-    assert "it was not preloaded: out of memory" in b.broker.placement.preload_obstacle("big", b.now)
+    assert "it is not kept in memory: out of memory" in b.broker.placement.preload_obstacle("big", b.now)
     submit(b, "c", "big")
     assert set(b.last(ac.SendLease).message.may_evict) == {"small", ""}, "a job may have their memory"
     answer(b, b.last(ac.SendLease), evicted=("small", ""))

@@ -193,3 +193,22 @@ def test_idle_model_that_has_no_room_any_more_is_a_fault_of_the_model(device: De
     with pytest.raises(ModelLoadError, match="out of memory"):
         use(models, Transcribe(lease=2, items=(), word_timestamps="auto"))
     assert models.names == ("6-a",)
+
+
+def test_freed_model_is_loaded_again_by_the_next_lease(device: Device) -> None:
+    models = resident(device)
+    use(models, order("4-a", is_kept=True))
+    assert models.free("")
+    assert models.free("4-a")
+    assert models.free("4-a"), "it is not in memory"
+    assert not device.used
+    assert use(models, order("")).loaded is not None
+    assert set(device.used) == {"3-default"}
+
+
+def test_kept_model_is_not_unloaded_when_it_is_idle(device: Device) -> None:
+    models = resident(device)
+    use(models, order("4-a", is_kept=True))
+    assert list(models.unload_idle()) == [""]
+    use(models, order("4-a"))
+    assert list(models.unload_idle()) == ["4-a"]

@@ -1,21 +1,18 @@
-"""Commands about the server: ping, top, admin; and shell completion."""
+"""Commands about the server: ping, top; and shell completion."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import get_args
 
 import click
 import msgspec
 from click.shell_completion import get_completion_class
 
 from subtitle.client import Client
-from subtitle.command_group import CommandGroup
 from subtitle.commands.connection_options import as_json, print_json, with_client
 from subtitle.commands.selection import ACTIVE
 from subtitle.eta import QueueSnapshot, Speed, SpeedMeter
-from subtitle.messages import LogLevelName
 
 MAX_JOBS = 200
 SPEED_S = 15.0
@@ -37,26 +34,6 @@ def ping(client: Client, *, is_json: bool) -> None:
     user = f", you are {welcome.user} ({welcome.role})" if welcome.user else ""
     models = f"models {', '.join(welcome.models)}" if len(welcome.models) > 1 else f"model {welcome.model}"
     click.echo(f"subtitled {welcome.server}, {models}{user}, answered in {took_ms:.1f} ms")
-
-
-@click.command()
-@as_json
-@with_client
-def models(client: Client, *, is_json: bool) -> None:
-    """List the server's models: what each is for, the workers that hold it, its memory, loads and jobs."""
-    from rich.console import Console
-
-    from subtitle import tables
-
-    found = client.stats().models
-    if is_json:
-        print_json(found)
-        return
-    console = Console()
-    console.print(tables.models_table(found))
-    for model in found:
-        if model.cause:
-            console.print(tables.model_line(model), highlight=False, markup=False)
 
 
 @click.command()
@@ -108,24 +85,6 @@ def completion(context: click.Context, shell: str) -> None:
     if found is None:
         sys.exit(f"subtitle: no completion for {shell}")
     click.echo(found(context.find_root().command, {}, "subtitle", "_SUBTITLE_COMPLETE").source())
-
-
-@click.group(cls=CommandGroup)
-def admin() -> None:
-    """Change the running daemon; for an admin."""
-
-
-@admin.command("log-level")
-@click.argument("level", required=False, type=click.Choice(get_args(LogLevelName)))
-@as_json
-@with_client
-def log_level(client: Client, level: LogLevelName | None, *, is_json: bool) -> None:
-    """Set the daemon's log level to LEVEL until it reloads its configuration; show the level without LEVEL."""
-    answer = client.set_log_level(level)
-    if is_json:
-        print_json(answer)
-    else:
-        click.echo(answer.level if level is None else f"{answer.level}, before: {answer.before}")
 
 
 def _snapshot(client: Client) -> QueueSnapshot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitled import log
+from subtitled.api.admin_requests import AdminRequests
 from subtitled.api.downloads import Downloads
 from subtitled.api.media_preview import MediaPreview
 from subtitled.api.peer import Peer, RefusedError
@@ -40,7 +40,6 @@ from subtitled.core.broker import Broker
 from subtitled.core.events import (
     CancelRequested,
     Event,
-    HoldRequested,
     JobArrived,
     JobMoved,
     QueueChanged,
@@ -156,10 +155,11 @@ class RequestHandlers:
         self._queries = BackgroundPool("queries", call_in_loop)
         self._pending_queries: Counter[str] = Counter()
         """Of each key."""
+        self._admin = AdminRequests(config, broker=broker, dispatch=dispatch, stats=stats, query=self._query)
 
     def reconfigure(self, config: Config) -> None:
         """Apply another configuration."""
-        self.config = config
+        self.config = self._admin.config = config
         self._models = self._stats.models = configured_models(config)
 
     def handle(self, message: ms.ToServer, blobs: Sequence[Buffer], peer: Peer) -> None:
@@ -210,10 +210,8 @@ class RequestHandlers:
             case ms.Reorder(job=job):
                 self._reorder(message, self.find(job, peer).job, peer)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
-            case ms.Operate():
-                self._operate(message, peer)
-            case ms.SetLogLevel(level=level):
-                peer.reply(_set_log_level(request, level, peer))
+            case ms.Operate() | ms.SetLogLevel() | ms.LoadModel() | ms.UnloadModel():
+                self._admin.handle(message, peer)
             case ms.Watch():
                 raise TypeError("Watch is handled by the connection")
             case _:
@@ -407,50 +405,6 @@ class RequestHandlers:
         if other == job.id or any(one.state is not JobState.QUEUED for one in both):
             raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
         self._dispatch(JobMoved(job=job.id, neighbour=other, is_after=not message.before))
-
-    def _operate(self, message: ms.Operate, peer: Peer) -> None:
-        """Pause or resume the queue, and reply with the state of the server; raises RefusedError for a user."""
-        if peer.principal.role != "admin":
-            raise RefusedError(
-                "FORBIDDEN", 'operating the server needs the role "admin"; this key has the role "user"'
-            )
-        if message.is_held is not None and message.is_held is not self._broker.is_held:
-            self._dispatch(HoldRequested(message.is_held))
-            who = peer.principal.name or "a client on the local socket"
-            _log.info(log.QUEUE_PAUSED if message.is_held else log.QUEUE_RESUMED, by=who)
-        config = self.config
-        retention = {
-            f"{section}.{name}": float(value)
-            for section, values in (("state", config.state), ("uploads", config.uploads))
-            for name, value in msgspec.structs.asdict(values).items()
-            if "keep" in name or "reserve" in name or name.endswith(("_age_s", "spool_mb"))
-            if isinstance(value, int | float)
-        }
-
-        def read() -> tuple[ms.Disk, ...]:
-            usage = shutil.disk_usage(config.state.dir)
-            reserve = config.state.reserve_mb * 2**20
-            return (
-                ms.Disk(
-                    path=config.state.dir,
-                    free_bytes=usage.free,
-                    total_bytes=usage.total,
-                    reserve_bytes=reserve,
-                ),
-            )
-
-        def done(disks: tuple[ms.Disk, ...]) -> None:
-            answer = ms.OperateInfo(
-                request=message.request,
-                log_level=log.level(),
-                is_held=self._broker.is_held,
-                log=log.last_lines(message.log_lines, message.log_level, message.log_text),
-                disks=disks,
-                retention=retention,
-            )
-            peer.reply(answer)
-
-        self._query(message.request, peer, read, done, "the disk cannot be read; see the server's log")
 
     def _query(
         self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str
@@ -914,15 +868,6 @@ def _edit_task(row: JobRow, task: ms.Task | None) -> str:
         )
     is_english = (row.job.language or options.language) == ENGLISH
     return options.task if task is None or is_english else task
-
-
-def _set_log_level(request: int, level: str | None, peer: Peer) -> ms.LogLevel:
-    before = log.level()
-    if peer.principal.role != "admin":
-        raise RefusedError("FORBIDDEN", 'the log level needs the role "admin"; this key has the role "user"')
-    if level is not None:
-        log.set_level(level, by=peer.principal.name or "a client on the local socket")
-    return ms.LogLevel(request=request, level=log.level(), before=before)
 
 
 def _span_texts(spans: Sequence[MissingSpan]) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class ServerStats:
             waiting_ms=broker.live_jobs.open_samples // SAMPLES_PER_MS,
             unread_files=broker.live_jobs.unread_files,
             unread_bytes=broker.live_jobs.unread_bytes,
-            models=self._models(principal),
+            models=self.model_facts(principal),
             is_held=broker.is_held,
             is_paused=broker.is_paused,
             is_draining=broker.is_draining,
@@ -85,7 +85,7 @@ class ServerStats:
             open_files=() if principal.only_owner is not None else tuple(self.open_files()[:MAX_OPEN_FILES]),
         )
 
-    def _models(self, principal: Principal) -> tuple[ms.ModelFacts, ...]:
+    def model_facts(self, principal: Principal) -> tuple[ms.ModelFacts, ...]:
         """Return all models; the reason for a fault may contain paths, and is for admins."""
         broker, placement = self._broker, self._broker.placement
         jobs = broker.live_jobs.count_by_model
@@ -109,6 +109,8 @@ class ServerStats:
                         if worker.has_loaded(model.option)
                     ),
                     memory_bytes=placement.memory_bytes(model.option),
+                    preload=placement.preload(model.option),
+                    is_requested=placement.is_requested(model.option),
                     loads=placement.loads.get(model.option, 0),
                     jobs=jobs[model.option],
                     ready_segments=broker.lease_dispatch.ready.count(model.option),

@@ -10,6 +10,7 @@ from subtitled.core.protocol import (
     AbandonLease,
     Drain,
     FeedCredit,
+    FreeModel,
     LeaseItem,
     Prepare,
     Transcribe,
@@ -163,7 +164,7 @@ class SendMessage(Struct, frozen=True):
     """Send a message to a worker."""
 
     worker: str
-    message: FeedCredit | Abandon | AbandonLease | Drain
+    message: FeedCredit | Abandon | AbandonLease | FreeModel | Drain
 
 
 class DropPcm(Struct, frozen=True):

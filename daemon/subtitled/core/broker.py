@@ -156,8 +156,7 @@ class Broker:
                     self.lifecycle.advance(job)
                 while (stopped := self.prepare_dispatch.preempt(settings, now)) is not None:
                     self.worker_loss.requeue_file(stopped, "", is_blamed=False)
-            if not self.is_held:
-                self.lease_dispatch.assign(now)
+            self.lease_dispatch.assign(now, is_held=self.is_held)
             self._fail_jobs_without_model(now)
             self.prepare_dispatch.grant_credit()
         out = list(self._out)
@@ -194,6 +193,8 @@ class Broker:
                 if is_held is not self.is_held:
                     self.is_held = is_held
                     self._out.append(SaveHold(is_held))
+            case ev.ModelRequested(model=name, workers=workers):
+                self.placement.request(name, workers)
             case ev.Expired(job=name, cause=cause):
                 self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)
@@ -346,6 +347,7 @@ class Broker:
         )
         if default.load_s:
             self.placement.loaded(worker.slot, default, self.worker_table.policy.start_timeout_s)
+        self.placement.default_loaded(worker.identity)
         held = replace(
             worker.resident(DEFAULT_MODEL),
             batch_size=default.batch_size,

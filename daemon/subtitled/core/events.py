@@ -50,6 +50,14 @@ class HoldRequested(Struct, frozen=True):
     is_held: bool
 
 
+class ModelRequested(Struct, frozen=True, kw_only=True):
+    """An admin has loaded or unloaded a model."""
+
+    model: str
+    workers: int
+    """Workers that load it and keep it; 0: all workers unload it."""
+
+
 class Expired(Struct, frozen=True, kw_only=True):
     """A job's upload was given up."""
 
@@ -261,6 +269,7 @@ Event = (
     | QueueChanged
     | JobMoved
     | HoldRequested
+    | ModelRequested
     | Written
     | WriteFailed
     | Closed

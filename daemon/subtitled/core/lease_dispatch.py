@@ -19,6 +19,7 @@ from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_ar
 from subtitled.core.protocol import (
     AbandonLease,
     Drain,
+    FreeModel,
     LeaseAnswer,
     LeaseItem,
     LeaseProgress,
@@ -30,7 +31,7 @@ from subtitled.core.protocol import (
     Translated,
 )
 from subtitled.core.records import Lease, Segment, SegmentKey, Worker
-from subtitled.core.states import SegmentEvent, WorkerEvent, WorkerState
+from subtitled.core.states import AT_WORK, SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
 
 MAX_DOUBLINGS = 4
@@ -115,17 +116,38 @@ class LeaseDispatch:
         leases = (self.leases[lease_id] for lease_id in worker.leases)
         return any(lease.is_abandoned and now >= lease.due_at for lease in leases)
 
-    def assign(self, now: float) -> None:
-        """Lease the ready segments to workers that may hold a lease."""
+    def assign(self, now: float, *, is_held: bool = False) -> None:
+        """Lease the ready segments to workers that may hold a lease; `is_held`: models are loaded, no segment is leased."""
+        self._free_models(is_held=is_held)
         if not self.ready and not self.placement.has_preloads:
             self.placement.wake_at = NEVER
             return
-        for load in self.placement.plan(now):
+        for load in self.placement.plan(now, is_held=is_held):
             self._lease_with_load(load, now)
+        if is_held:
+            return
         for model in self.ready.waiting():
             self.sizing(model).compare_speeds(now)
         while any(self._assign_one(model, now) for model in self.ready.waiting()):
             pass
+
+    def _free_models(self, *, is_held: bool) -> None:
+        """Have models unloaded that an admin has unloaded, once neither a lease nor a segment that may be leased needs them."""
+        for identity, names in list(self.placement.to_unload.items()):
+            worker = self._worker_table.current(identity)
+            if worker is None or worker.state not in AT_WORK:
+                del self.placement.to_unload[identity]
+                continue
+            needed = {self.leases[lease_id].model for lease_id in worker.leases}
+            if not is_held:
+                needed |= self.ready.waiting().keys()
+            for name in sorted(names - needed):
+                if worker.holds(name):
+                    self._out.append(SendMessage(identity, FreeModel(model=name)))
+            if not names & needed:
+                del self.placement.to_unload[identity]
+            else:
+                self.placement.to_unload[identity] = names & needed
 
     def batch_size(self, lease: Lease) -> int:
         """Return how many segments the worker of a lease decodes at once."""
@@ -173,11 +195,12 @@ class LeaseDispatch:
     def _lease_with_load(self, load: ModelLoad, now: float) -> None:
         """Lease segments to an idle worker that has to load their model first; none if it is only to be loaded."""
         worker, name = self._worker_table.workers[load.slot], load.spec.name
-        if not self.ready.count(name) and not (load.is_preload and self.placement.is_preload_missing(name)):
+        count = 0 if load.is_preload else self.ready.count(name)
+        if not count and not (load.is_preload and self.placement.is_preload_missing(name)):
             return  # an earlier load of this call took them
         if not self._eligible(name, [worker]):
             return
-        size = 1 if worker.failures else min(self.sizing(name).limit(worker), self.ready.count(name))
+        size = min(1 if worker.failures else self.sizing(name).limit(worker), count)
         worker = worker.without_models(load.evict)
         stale = tuple(other for other in worker.stale_models if other != name)
         worker = replace(worker, loading=name, stale_models=stale)
@@ -198,9 +221,10 @@ class LeaseDispatch:
                 worker = worker.with_model(lease.model, batch_size=loaded.batch_size)
             elif lease.model not in worker.stale_models:  # the configuration was changed meanwhile
                 worker = worker.without_models([lease.model])
+        evicted = {*answer.evicted, *(lease.evict if loaded is not None else ())}
         if answer.evicted:
             self.placement.evicted(worker.slot, lease.model)
-        evicted = {*answer.evicted, *(lease.evict if loaded is not None else ())}
+        self.placement.displaced(worker.slot, evicted, now)
         if loaded is not None or evicted or answer.free_bytes is not None:
             worker = replace(worker, free_bytes=answer.free_bytes)
         return worker.without_models(evicted, is_in_memory=False) if evicted else worker
@@ -347,6 +371,8 @@ class LeaseDispatch:
         else:
             may_evict = () if worker.leases else self.placement.may_evict(worker, model)
         keys = self.ready.take(size, model)
+        if keys:
+            self.placement.needed(model)
         for key in keys:
             segment = self._live_jobs.segment(key)
             if segment.text is not None:
@@ -401,6 +427,7 @@ class LeaseDispatch:
             "lease": lease.id,
             "model": model,
             "is_load": load is not None,
+            "is_kept": load is not None and bool(self.placement.preload(model)),
             "engine": load.spec.engine if load is not None else None,
             "evict": lease.evict,
             "may_evict": may_evict,

@@ -3,6 +3,9 @@
 Each worker loads the default model at its start, and holds further models as its memory allows. A worker loads a model with
 the first lease of it. A model with waiting segments that no worker holds gets a worker in bounded time; one that some
 workers hold gets another worker only if the waiting work is worth the load.
+
+An admin may load and unload models while the daemon runs. A loaded one is kept by a number of workers, as one with `preload`,
+but gives way to a model with waiting segments that has no room otherwise: no job fails for it.
 """
 
 from __future__ import annotations
@@ -110,10 +113,23 @@ class ModelPlacement:
         """Models that could not be loaded, by slot and name."""
         self._crowded: set[tuple[str, str]] = set()
         """Models for which others had to be unloaded, by slot and name."""
+        self._requested: dict[str, int] = {}
+        """How many workers keep a model that an admin has loaded, in the place of `preload`; 0: an admin has unloaded it."""
+        self.to_unload: dict[str, set[str]] = {}
+        """Models that workers unload as soon as they are not in use, since an admin has unloaded them; by identity."""
+        self._unneeded: set[str] = set()
+        """Models that an admin has unloaded, and that no segment has needed since."""
 
     def configure(self, specs: Iterable[ModelSpec]) -> None:
-        """Apply other models. A worker loads a changed one again; leases that it has end with the old one."""
+        """Apply other models. A worker loads a changed one again; leases that it has end with the old one.
+
+        What an admin has requested for a model ends when its configuration changes.
+        """
         before, self.specs = self.specs, {spec.name: spec for spec in specs}
+        for name in list(self._requested):
+            if _configuration_of(before.get(name)) != _configuration_of(self.specs.get(name)):
+                del self._requested[name]
+                self._forget_unload(name)
         changed = {
             name for name, spec in before.items() if self.specs.get(name, ModelSpec()).engine != spec.engine
         }
@@ -123,6 +139,44 @@ class ModelPlacement:
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             if changed & worker.models.keys():
                 self._worker_table.put(worker.without_models(changed))
+
+    # -- for admins ------------------------------------------------------------------------------------------
+
+    def request(self, name: str, workers: int) -> None:
+        """Have `workers` load a model and keep it; 0: have all unload it as soon as they do not use it."""
+        self._requested[name] = workers
+        self._forget_unload(name)
+        if not workers:
+            self._unneeded.add(name)
+            for worker in self._worker_table.of(Role.TRANSCRIBE):
+                if worker.holds(name):
+                    self.to_unload.setdefault(worker.identity, set()).add(name)
+        for (slot, other), impossible in list(self._impossible.items()):
+            if other == name and impossible.is_preload:
+                del self._impossible[slot, other]
+
+    def is_requested(self, name: str) -> bool:
+        """Return whether an admin has loaded or unloaded a model since its configuration was read."""
+        return name in self._requested
+
+    def preload(self, name: str) -> int:
+        """Return how many workers keep a model: as an admin has requested, or as configured."""
+        spec = self.specs.get(name)
+        return 0 if spec is None else self._requested.get(name, spec.preload)
+
+    def needed(self, name: str) -> None:
+        """Record that segments of a model are leased."""
+        self._unneeded.discard(name)
+
+    def default_loaded(self, identity: str) -> None:
+        """Record that a worker has loaded the default model at its start: it unloads it if an admin has unloaded it."""
+        if DEFAULT_MODEL in self._unneeded:
+            self.to_unload.setdefault(identity, set()).add(DEFAULT_MODEL)
+
+    def _forget_unload(self, name: str) -> None:
+        self._unneeded.discard(name)
+        for identity in list(self.to_unload):
+            self.to_unload[identity].discard(name)
 
     # -- for leases ------------------------------------------------------------------------------------------
 
@@ -152,6 +206,14 @@ class ModelPlacement:
     def evicted(self, slot: str, name: str) -> None:
         """Record that a worker had to unload others for a model."""
         self._crowded.add((slot, name))
+
+    def displaced(self, slot: str, names: Collection[str], now: float) -> None:
+        """Record that a worker has unloaded models for a lease: one that an admin has loaded is not loaded again at once."""
+        for name in names:
+            if self._requested.get(name):
+                self.load_failed(
+                    slot, name, "it was unloaded for a job of another model", now, is_preload=True
+                )
 
     def loaded(self, slot: str, model: HeldModel, within_s: float) -> None:
         """Record the measured time and memory of a load, which took `within_s` at most."""
@@ -191,15 +253,21 @@ class ModelPlacement:
 
     # -- decisions -------------------------------------------------------------------------------------------
 
-    def plan(self, now: float) -> list[ModelLoad]:
-        """Return the models to load now, each on another idle worker; reserves busy workers for later."""
+    def plan(self, now: float, *, is_held: bool = False) -> list[ModelLoad]:
+        """Return the models to load now, each on another idle worker; reserves busy workers for later.
+
+        `is_held`: only those that are to be kept without waiting segments.
+        """
         self.wake_at = NEVER
         waiting = {
             name: count
             for name, count in self._ready.waiting().items()
             if name in self.specs and self.specs[name].is_present and not self.specs[name].endpoint_slot
         }
-        loads = list(self._due_reservations(waiting, now))
+        kept = (DEFAULT_MODEL, *waiting)
+        if is_held:
+            waiting = {}
+        loads = list(self._due_reservations(waiting, kept, now))
         taken = {load.slot for load in loads}
         loading = {load.spec.name for load in loads}
         unserved = [name for name in waiting if name not in loading and not self._is_served(name)]
@@ -208,15 +276,15 @@ class ModelPlacement:
             worker = self._worker_for(name, waiting, taken, now)
             if worker is not None:
                 taken.add(worker.slot)
-                loads.append(self._load(worker, name, waiting))
+                loads.append(self._load(worker, name, waiting, kept))
         for name, count in waiting.items():
             if name not in unserved and name not in loading and self._is_worth_another(name, count):
                 worker = self._further_worker_for(name, waiting, taken, now)
                 if worker is not None:
                     taken.add(worker.slot)
-                    loads.append(self._load(worker, name, waiting))
+                    loads.append(self._load(worker, name, waiting, kept))
         for name in [name for name in self.specs if self.is_preload_missing(name)]:
-            missing = self.specs[name].preload - self._count_holders(name)
+            missing = self.preload(name) - self._count_holders(name)
             missing -= sum(load.spec.name == name for load in loads)
             candidates = self._candidates(name, taken, now, waiting)
             for worker in candidates[: max(0, missing)]:
@@ -224,7 +292,7 @@ class ModelPlacement:
                 if worker.leases:
                     self._worker_table.put(replace(worker, reserved=name))
                 else:
-                    loads.append(self._load(worker, name, waiting))
+                    loads.append(self._load(worker, name, waiting, kept))
             again = (one.until for (_, other), one in self._impossible.items() if other == name)
             self.wake_at = min([self.wake_at, *(until for until in again if until > now)])
         return loads
@@ -232,7 +300,7 @@ class ModelPlacement:
     @property
     def has_preloads(self) -> bool:
         """Some models are to be kept by workers without waiting segments."""
-        return any(spec.preload for spec in self.specs.values())
+        return any(self.preload(name) for name in self.specs)
 
     def is_preload_missing(self, name: str) -> bool:
         """Return whether further workers have to load a model without waiting segments."""
@@ -241,8 +309,7 @@ class ModelPlacement:
             spec is not None
             and spec.is_present
             and not spec.fault
-            and bool(spec.preload)
-            and self._count_holders(name) < spec.preload
+            and self._count_holders(name) < self.preload(name)
         )
 
     def _count_holders(self, name: str) -> int:
@@ -295,7 +362,7 @@ class ModelPlacement:
         ]
         if not causes or not all(causes):
             return ""
-        return f"it was not preloaded: {causes[0]}; a job that needs it loads it in the place of others"
+        return f"it is not kept in memory: {causes[0]}; a job that needs it loads it in the place of others"
 
     def _obstacle_at(
         self, worker: Worker, name: str, now: float, waiting: Collection[str] | None = None
@@ -367,7 +434,9 @@ class ModelPlacement:
                 self.wake_at = min(self.wake_at, due_at)
         return None
 
-    def _due_reservations(self, waiting: Mapping[str, int], now: float) -> Iterator[ModelLoad]:
+    def _due_reservations(
+        self, waiting: Mapping[str, int], kept: Collection[str], now: float
+    ) -> Iterator[ModelLoad]:
         """Yield the loads for which workers were reserved that are idle now; drop reservations without work."""
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             name = worker.reserved
@@ -384,7 +453,7 @@ class ModelPlacement:
                 and not worker.holds(name)
                 and not self._obstacle_at(free, name, now, waiting)
             ):
-                yield self._load(free, name, waiting)
+                yield self._load(free, name, waiting, kept)
 
     def _is_worth_another(self, name: str, count: int) -> bool:
         """Return whether the waiting segments of a model are worth loading it on a further worker."""
@@ -408,10 +477,10 @@ class ModelPlacement:
             return since + min(MAX_TURN_S, IDLE_LOADS * self._load_s(name, worker.slot))
         return since + min(MAX_TURN_S, max(TURN_S, TURN_LOADS * self._load_s(name, worker.slot)))
 
-    def _load(self, worker: Worker, name: str, waiting: Collection[str]) -> ModelLoad:
+    def _load(self, worker: Worker, name: str, waiting: Collection[str], kept: Collection[str]) -> ModelLoad:
+        """Return the load of a model; one without waiting segments unloads none of `kept`."""
         is_preload = name not in waiting
-        kept = (DEFAULT_MODEL, *waiting) if is_preload else ()
-        evictable = self._evictable(worker, waiting, kept)
+        evictable = self._evictable(worker, waiting, kept if is_preload else ())
         excess = self._excess(worker)
         is_limited = bool(self.policy.max_models)
         stale = [other for other in worker.stale_models if other != name]
@@ -447,10 +516,26 @@ class ModelPlacement:
         """Return the models that a worker may unload: first those without work, the least recently used before others.
 
         A load without segments unloads neither the default model nor one with waiting segments (`kept`): jobs
-        would fail that could be transcribed.
+        would fail that could be transcribed. Nor does it unload one that an admin has loaded; other loads unload that
+        after all others without work.
         """
-        names = [name for name in worker.held_models if name not in kept and not self._is_kept(worker, name)]
-        return sorted(names, key=lambda name: (name in waiting, worker.models[name].used_at, name))
+        requested = {name for name in worker.held_models if self._is_requested_on(worker, name)}
+        names = [
+            name
+            for name in worker.held_models
+            if name not in kept and not (kept and name in requested) and not self._is_kept(worker, name)
+        ]
+        return sorted(
+            names, key=lambda name: (name in waiting, name in requested, worker.models[name].used_at, name)
+        )
+
+    def _is_requested_on(self, worker: Worker, name: str) -> bool:
+        """Return whether a worker is one of those that keep a model that an admin has loaded."""
+        count = self._requested.get(name)
+        if not count:
+            return False
+        workers = self._worker_table.of(Role.TRANSCRIBE)
+        return worker.slot in sorted(w.slot for w in workers if w.state in AT_WORK and w.holds(name))[:count]
 
     def _is_kept(self, worker: Worker, name: str) -> bool:
         """Return whether a worker is one of the `preload` workers that keep a model.
@@ -458,7 +543,8 @@ class ModelPlacement:
         They have had room for it beside the default model: else that could never be loaded again.
         """
         spec = self.specs.get(name)
-        if spec is None or not spec.preload:
+        count = min(spec.preload, self.preload(name)) if spec is not None else 0
+        if not count:
             return False
         holders = [
             other.slot
@@ -467,7 +553,12 @@ class ModelPlacement:
             and other.holds(name)
             and (other.models[name].is_kept or name == DEFAULT_MODEL)
         ]
-        return worker.slot in sorted(holders)[: spec.preload]
+        return worker.slot in sorted(holders)[:count]
+
+
+def _configuration_of(spec: ModelSpec | None) -> ModelSpec | None:
+    """Return a model without what is found out about it."""
+    return None if spec is None else replace(spec, is_present=True, fault="")
 
 
 def _may_lease(worker: Worker, name: str) -> bool:

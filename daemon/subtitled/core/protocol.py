@@ -410,7 +410,7 @@ class LeaseAbandoned(LeaseAnswer, frozen=True, kw_only=True):
 
 
 class ModelUnloaded(_Message, frozen=True, kw_only=True):
-    """A model was unloaded after the idle timeout; the next lease loads it again."""
+    """A model was unloaded after the idle timeout, or after FreeModel; the next lease loads it again."""
 
     model: ModelName = DEFAULT_MODEL
 
@@ -510,6 +510,12 @@ class Abandon(_Message, frozen=True, kw_only=True):
     feed: int
 
 
+class FreeModel(_Message, frozen=True, kw_only=True):
+    """Unload a model after the leases that were sent before; answered with ModelUnloaded."""
+
+    model: str
+
+
 class AbandonLease(_Message, frozen=True, kw_only=True):
     """Drop this lease; answered with LeaseAbandoned, unless its result was sent before."""
 
@@ -542,6 +548,8 @@ class LeaseOrder(_Message, frozen=True, kw_only=True):
     """A model that the worker holds, unless `is_load`."""
     is_load: bool = False
     """Load the model first; the worker has no other leases. Without items it is only loaded."""
+    is_kept: bool = False
+    """With `is_load`: do not unload it after the idle timeout."""
     engine: EngineSettings | None = None
     """With `is_load`: how to load it; None: the settings that the worker was started with."""
     evict: tuple[str, ...] = ()
@@ -630,6 +638,7 @@ ToWorker = (
     Prepare
     | FeedCredit
     | Abandon
+    | FreeModel
     | AbandonLease
     | Transcribe
     | Translate

@@ -331,7 +331,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
             ),
             "post": {
                 **_operation(
-                    "Pause or resume the queue, or set the log level; for admins.",
+                    "Pause or resume the queue, set the log level, load or unload a model; for admins.",
                     {200: _json("OperateInfo")},
                     errors=(400, 408, 413),
                 ),

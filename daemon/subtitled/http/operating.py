@@ -1,11 +1,11 @@
-"""Operating the server over HTTP: the queue, the log level, the log's last lines, disks and retention; for admins."""
+"""Operating the server over HTTP: queue, log level, models, the log's last lines, disks and retention; for admins."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,6 +28,12 @@ class OperateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     is_held: bool | None = None
     """Pause or resume the queue."""
     log_level: LogLevelName | None = None
+    load_model: str | None = None
+    """Name of a model that workers load and keep."""
+    workers: Annotated[int, Meta(ge=1, le=4096)] = 1
+    """How many keep the model of `load_model`."""
+    unload_model: str | None = None
+    """Name of a model that all workers unload as soon as they do not use it."""
 
 
 def routes() -> list[Route]:
@@ -61,6 +67,15 @@ async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
     gateway: Gateway = request.app.state.gateway
     if changes.log_level is not None:
         await gateway.client.set_log_level(changes.log_level)
+    for name, load in ((changes.load_model, True), (changes.unload_model, False)):
+        if name is not None and not 0 < len(name) <= MAX_TEXT_CHARS:
+            raise not_allowed(
+                "load_model" if load else "unload_model", name, f"1 to {MAX_TEXT_CHARS} characters"
+            )
+    if changes.load_model is not None:
+        await gateway.client.load_model(changes.load_model, changes.workers)
+    if changes.unload_model is not None:
+        await gateway.client.unload_model(changes.unload_model)
     return await gateway.client.operate(is_held=changes.is_held)
 
 

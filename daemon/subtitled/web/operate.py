@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 import msgspec
@@ -16,6 +16,10 @@ from subtitled.http.forms import read_body
 from subtitled.web import rendering
 from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache, daemon_timeout
+from subtitled.web.view_models import model_row
+
+if TYPE_CHECKING:
+    from subtitle.messages import ModelFacts, StatsInfo, WorkerFacts
 
 LINES = 200
 
@@ -31,7 +35,7 @@ async def show_live(request: Request) -> Response:
 
 
 async def change(request: Request) -> Response:
-    """Pause or resume the queue, or set the log level."""
+    """Pause or resume the queue, set the log level, load or unload a model."""
     content = await read_body(request, operating.MAX_BODY_BYTES, "form")
     fields = {name: values[-1] for name, values in parse_qs(content.decode("utf-8", "replace")).items()}
     try:
@@ -63,9 +67,50 @@ async def _context(request: Request) -> dict[str, Any]:
         "welcome": snapshot.welcome,
         "filters": filters,
         "levels": operating.LEVELS,
+        "models": [_model(model, t) for model in snapshot.stats.models],
+        "holders": [
+            (worker.slot, _held(worker, snapshot.stats, t))
+            for worker in snapshot.stats.workers
+            if worker.role == "transcribe" and not worker.has_left
+        ],
         "live_address": f"/fragments/operate?{urlencode(filters)}",
         "retention": [(key, _setting(key, value, t)) for key, value in sorted(info.retention.items())],
     }
+
+
+def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
+    """Return a model with what an admin can do with it; one behind an endpoint is not loaded here."""
+    row = model_row(model, t)
+    details = [t("operate.loads", n=model.loads), *row.details]
+    if model.preload:
+        details.append(t("operate.kept_requested" if model.is_requested else "operate.kept", n=model.preload))
+    elif model.is_requested:
+        details.append(t("operate.unloaded"))
+    return {
+        "name": model.name,
+        "state": model.state,
+        "icon": row.icon,
+        "details": details,
+        "cause": model.cause,
+        "preload": model.preload,
+        "is_loadable": not model.source.startswith(("http://", "https://")),
+        "is_unloadable": bool(model.slots or model.preload),
+    }
+
+
+def _held(worker: WorkerFacts, stats: StatsInfo, t: Translator) -> list[str]:
+    """Return the models that a worker has in memory, what it loads, and the memory of its device."""
+    memory = {model.name: model.memory_bytes for model in stats.models}
+    held = [
+        f"{name} ({t.size(memory[name])})" if memory.get(name) else name
+        for name in worker.models
+        if name != worker.loading
+    ]
+    if worker.loading:
+        held.append(t("worker.loading", model=worker.loading))
+    held = held or [t("operate.nothing_loaded")]
+    used, total = worker.memory_used_bytes, worker.memory_total_bytes
+    return [*held, t("worker.memory", part=t.size(used), total=t.size(total))] if total else held
 
 
 def _setting(key: str, value: float, t: Translator) -> str:

@@ -50,6 +50,8 @@ class ResidentModels:
         """Of all models that leases have named, by name."""
         self._memory_bytes = {DEFAULT_MODEL: default.memory_bytes}
         """Memory that each took, by name."""
+        self._kept: set[str] = set()
+        """Models that stay in memory when they are idle."""
         self._device = default.device
         self._load = load
         self._lock = threading.Lock()
@@ -76,6 +78,8 @@ class ResidentModels:
                         ExitCode.FAILED,
                     )
                 self._settings[name] = order.engine
+            if order.is_load:
+                (self._kept.add if order.is_kept else self._kept.discard)(name)
             evicted = [other for other in order.evict if self._unload_unused(other)]
             is_held = name in self._held
             use = ExitStack()
@@ -86,10 +90,16 @@ class ResidentModels:
                 loaded = replace(loaded, load_s=load_s)
             return ModelUse(model, use, loaded, tuple(evicted), load_s if loaded is None else 0.0)
 
+    def free(self, name: str) -> bool:
+        """Unload a model that the daemon has no lease for; return whether it is not in memory."""
+        with self._lock:
+            self._kept.discard(name)
+            return self._unload_unused(name) or name not in self._held
+
     def unload_idle(self) -> Iterator[str]:
-        """Free the memory of the models that were idle for long enough; yield their names."""
+        """Free the memory of the models that were idle for long enough, unless they are kept; yield their names."""
         for name, model in list(self._held.items()):
-            if model.residence.unload_if_idle():
+            if name not in self._kept and model.residence.unload_if_idle():
                 yield name
 
     def free_bytes(self) -> int | None:

@@ -29,6 +29,7 @@ from subtitled.core.protocol import (
     AbandonLease,
     Drain,
     ExitReason,
+    FreeModel,
     Heartbeat,
     ItemResult,
     LeaseAbandoned,
@@ -90,20 +91,22 @@ class TranscribeRole:
         """Calls of the model that are done for each running lease."""
         self._other_threads = threading.Semaphore(self._streams - 1)
         """Counts the decoding threads that end before the last one."""
-        self._orders: queue.SimpleQueue[tuple[Transcribe | Translate, Sequence[memoryview]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._orders: queue.SimpleQueue[
+            tuple[Transcribe | Translate, Sequence[memoryview]] | FreeModel | None
+        ] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(port, "features", self._compute_features)
         for number in range(self._streams):
             start_thread(port, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
-        """Take a lease, its withdrawal, or Drain."""
+        """Take a lease, its withdrawal, a model to unload, or Drain."""
         match message:
             case Transcribe(lease=lease) | Translate(lease=lease):
                 self._held.add(lease)
                 self._orders.put((message, blobs))
+            case FreeModel():
+                self._orders.put(message)
             case AbandonLease(lease=lease):
                 if lease in self._held:
                     self._abandoned.add(lease)
@@ -124,6 +127,10 @@ class TranscribeRole:
 
     def _compute_features(self) -> None:
         while (order := self._orders.get()) is not None:
+            if isinstance(order, FreeModel):
+                if self._models.free(order.model):
+                    self._port.post(ModelUnloaded(model=order.model))
+                continue
             message, blobs = order
             if self._is_dropped(message.lease):
                 continue
