@@ -51,9 +51,16 @@ class OrderedText:
         """Segments that are transcribed and not released."""
         self._next = 0
 
-    def add(self, segment: int, fetch: FetchSegments) -> Iterator[LiveCue]:
-        """Yield the cues that a changed segment releases; while the language of the file is open, none."""
-        self._waiting.add(segment)
+    def add(self, event: Event, fetch: FetchSegments) -> Iterator[LiveCue]:
+        """Yield the cues that an event of the journal releases; while the language of the file is open, none.
+
+        The language may be settled after the last segment is done, once the file is read.
+        """
+        segment = changed_segment(event)
+        if segment is not None:
+            self._waiting.add(segment)
+        elif event.subject != "job":
+            return
         while run := self._run():
             answer, body = fetch(run)
             found = _decoder.decode(body)

@@ -63,7 +63,7 @@ class FailingWhisper:
         fault = self._plan.strike_model("generate", len(prompts), is_marked=self._is_marked)
         if fault is not None and fault.kind == "no_text":
             return [SimpleNamespace(sequences_ids=[[]], scores=[0.0], no_speech_prob=0.0) for _ in prompts]
-        _suffer(fault)
+        _suffer(fault, self._plan)
         return self._whisper.generate(encoded, prompts, **kwargs)
 
     def align(self, encoded: Any, start: Any, texts: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,10 +72,10 @@ class FailingWhisper:
         return self._whisper.align(encoded, start, texts, *args, **kwargs)
 
     def _strike(self, call: str, batch: int) -> None:
-        _suffer(self._plan.strike_model(call, batch, is_marked=self._is_marked))
+        _suffer(self._plan.strike_model(call, batch, is_marked=self._is_marked), self._plan)
 
 
-def _suffer(fault: ModelFault | None) -> None:
+def _suffer(fault: ModelFault | None, plan: PlannedFaults) -> None:
     if fault is None:
         return
     if fault.kind == "death":
@@ -83,6 +83,9 @@ def _suffer(fault: ModelFault | None) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault.kind == "hang":
         threading.Event().wait()
+    if fault.kind == "wait":
+        plan.wait_for_change(fault)
+        return
     if fault.kind == "model":
         raise ModelError("the model is gone")
     raise RuntimeError(ERRORS[fault.kind])
@@ -90,7 +93,7 @@ def _suffer(fault: ModelFault | None) -> None:
 
 def load_faulty(plan: PlannedFaults, name: str, *, compute_type: str, cpu_threads: int) -> WhisperModel:
     """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
-    _suffer(plan.strike_model("load", 1, is_marked=False))
+    _suffer(plan.strike_model("load", 1, is_marked=False), plan)
     model = subtitled.asr.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
     model.model = FailingWhisper(model.model, plan)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,9 @@ ALWAYS = 1_000_000
 class ModelFault(Struct, frozen=True, kw_only=True, tag=True):
     """A call of the model goes wrong."""
 
-    kind: Literal["cuda", "memory", "death", "hang", "model", "no_text"]
-    """A broken CUDA context, no memory on the device, the end of the process by SIGSEGV, a call that never returns,
-    a model that cannot be loaded, or (of "generate") results without text."""
+    kind: Literal["cuda", "memory", "death", "hang", "wait", "model", "no_text"]
+    """A broken CUDA context, no memory on the device, the end of the process by SIGSEGV, a call that never returns, a call
+    that returns once other faults are set, a model that cannot be loaded, or (of "generate") results without text."""
     call: Literal["load", "encode", "generate", "align"] = "generate"
     is_marked: bool = False
     """Only with a marked segment in the batch."""
@@ -82,6 +83,11 @@ class PlannedFaults:
         )
         self._append("calls", msgspec.json.encode(made))
         return found
+
+    def wait_for_change(self, fault: ModelFault) -> None:
+        """Return once this fault is not set any more."""
+        while fault in self._faults():
+            time.sleep(0.02)
 
     def strike_disk(self, call: str, path: str) -> DiskFault | None:
         """Return what goes wrong with this call on the file at `path`, if anything."""

@@ -401,6 +401,7 @@ def test_the_player_appears_when_the_job_is_done(shared: Browser, daemon: Daemon
     path = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 3))
     job = daemon.client.submit(path).id
     shared.open(f"/jobs/{job}")
+    shared.wait_for("#downloads a")
     ready(shared)
     assert daemon.client.status(job).state == "done"
 

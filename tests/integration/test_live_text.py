@@ -16,10 +16,12 @@ import pytest
 import media
 from accessibility import VIEWS, violations
 from browser import Browser
+from chat_endpoint import ChatEndpoint
 from daemon import Daemon, eventually
 from faults.failing_model import mark
 from faults.planned_faults import ModelFault, PlannedFaults
 from gateway_process import GatewayProcess
+from subtitle import JobOptions
 from subtitled.config import schema
 from webdriver import missing
 
@@ -28,18 +30,40 @@ if TYPE_CHECKING:
 
     from subtitle.messages import JobFacts
 
+SUBTITLE = Path(sys.executable).with_name("subtitle")
 SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
 WAIT_S = 120.0
+UNFINISHED = ModelFault(kind="wait", is_marked=True)
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Return a daemon that never finishes a file whose last segment is marked."""
+def plan(tmp_path_factory: pytest.TempPathFactory) -> PlannedFaults:
+    """Return faults that keep a file whose last segment is marked from being finished."""
+    faults = PlannedFaults(tmp_path_factory.mktemp("faults"))
+    faults.set(UNFINISHED)
+    return faults
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[ChatEndpoint]:
+    """Return an endpoint that translates nothing until it is released."""
+    running = ChatEndpoint()
+    running.faults.extend(["slow"] * 10)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    plan: PlannedFaults, endpoint: ChatEndpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
-    plan = PlannedFaults(folder / "faults")
-    plan.set(ModelFault(kind="hang", is_marked=True))
+    model = schema.NamedModelConfig(
+        name="endpoint", engine="openai", endpoint=endpoint.url, endpoint_model="any"
+    )
     with Daemon(
         folder,
+        models=(model,),
         model=schema.ModelConfig(name="demo", cpu_threads=1, beam_size=1, batch_size=1),
         command=lambda config_file: (str(SERVER), str(config_file), str(plan.folder)),
     ) as running:
@@ -132,16 +156,68 @@ def test_page_of_a_job_in_progress_shows_its_provisional_text(
         browser.until(
             lambda: browser.script("return window.failed.readyState === 2"), "the first request fails"
         )
-        browser.wait_for("#live-cues .cue .line")
+        browser.wait_for("[data-provisional] #list a.cue .line")
         starts = browser.script(
-            "return [...document.querySelectorAll('#live-cues > li')].map(one => Number(one.dataset.start))"
+            "return [...document.querySelectorAll('#list a')].map((cue) => Number(cue.hash.slice(3)))"
         )
         assert starts == sorted(starts)
-        assert "Provisional" in browser.wait_for("#live-text .head").text
+        assert "Provisional" in browser.wait_for("#cues-head").text
         assert violations(browser, VIEWS["en"]) == []
         browser.open("/?lang=zh-Hant")
         browser.wait_for("#running-jobs .job")
         assert violations(browser, VIEWS["zh-Hant"]) == []
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_final_cues_replace_provisional_ones_while_a_job_is_played(
+    daemon: Daemon,
+    gateway: GatewayProcess,
+    plan: PlannedFaults,
+    endpoint: ChatEndpoint,
+    endless: Path,
+    tmp_path: Path,
+) -> None:
+    """On the open page and on the command line, and before the job is translated: its transcript is final."""
+    with Browser(gateway.url, tmp_path) as browser:
+        daemon.client.operate(is_held=True)
+        job = daemon.client.submit(
+            endless, options=JobOptions(language="en", translate_to=("ja",)), allow_duplicate=True
+        ).id
+        browser.open(f"/jobs/{job}")
+        browser.script("window.isSame = true")
+        command = (SUBTITLE, "watch", job, "--text", "--server", daemon.endpoint)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+            daemon.client.operate(is_held=False)
+            browser.wait_for("#play")  # the file is read
+            browser.click("#list li:nth-child(2) a.cue")
+            started = "return document.getElementById('audio').currentTime"
+            browser.until(lambda: browser.script(started) > 0, "the provisional cue is played")
+            browser.script(
+                "document.getElementById('rate').value = '0.25'; document.getElementById('rate').dispatchEvent(new Event('change'))"
+            )
+            position = browser.script(started)
+            assert not browser.find("#downloads")
+            try:
+                plan.set()
+                browser.wait_for(".headline .state", "translating")
+            finally:
+                plan.set(UNFINISHED)
+            browser.wait_until_gone("[data-provisional]")
+            browser.wait_for("#tools")
+            cues = daemon.client.fetch(job)[1].decode().count("-->")
+            browser.until(lambda: len(browser.find_all("#list a.cue")) == cues, "all cues are shown")
+            browser.click("#downloads a", "SRT")
+            assert browser.downloaded(".srt").read_bytes() == daemon.client.fetch(job)[1]
+            assert watch.stdout is not None
+            assert all(watch.stdout.readline() for _ in range(cues)), "all cues are printed"
+            assert daemon.client.status(job).state == "translating"
+            endpoint.release()
+            browser.wait_for(".headline .state.done")
+            browser.wait_for("#edit")
+            assert watch.stdout.read() == ""
+        assert watch.returncode == 0
+        assert browser.script("return window.isSame && !document.getElementById('audio').paused")
+        assert browser.script(started) >= position
 
 
 FAIL_ONCE = """
@@ -158,14 +234,7 @@ FAIL_ONCE = """
 
 
 def test_command_line_prints_the_provisional_text_of_a_job_in_progress(daemon: Daemon, job: JobFacts) -> None:
-    command = (
-        Path(sys.executable).with_name("subtitle"),
-        "watch",
-        job.id,
-        "--text",
-        "--server",
-        daemon.endpoint,
-    )
+    command = (SUBTITLE, "watch", job.id, "--text", "--server", daemon.endpoint)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

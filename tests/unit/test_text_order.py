@@ -54,15 +54,29 @@ def server(done: set[int], language: list[str | None]) -> Callable[[list[int]], 
 def test_text_is_printed_in_order_of_time_once_the_language_is_settled() -> None:
     done, language = {1}, list[str | None]([None])
     fetch, ordered = server(done, language), OrderedText()
-    assert not list(ordered.add(1, fetch))
+    assert not list(ordered.add(entry("segment", "1", "done"), fetch))
     done.add(0)
-    assert not list(ordered.add(0, fetch))
+    assert not list(ordered.add(entry("segment", "0", "done"), fetch))
     language[0] = "en"
     done.add(2)
     done.discard(1)  # it is decoded again
-    assert not list(ordered.add(2, fetch))
+    assert not list(ordered.add(entry("segment", "2", "done"), fetch))
     done.add(1)
-    assert [cue.lines for cue in ordered.add(1, fetch)] == [("text 0",), ("text 1",), ("text 2",)]
+    assert [cue.lines for cue in ordered.add(entry("segment", "1", "done"), fetch)] == [
+        ("text 0",),
+        ("text 1",),
+        ("text 2",),
+    ]
+
+
+def test_text_is_printed_if_the_language_is_settled_after_the_last_segment() -> None:
+    """Of a file that is transcribed before it is read to its end."""
+    language = list[str | None]([None])
+    fetch, ordered = server({0}, language), OrderedText()
+    assert not list(ordered.add(entry("segment", "0", "done"), fetch))
+    language[0] = "en"
+    assert not list(ordered.add(entry("worker", "cpu0.1", "ready"), fetch))
+    assert [cue.lines for cue in ordered.add(entry("job", "", "planned"), fetch)] == [("text 0",)]
 
 
 def live(segments: dict[int, str | None], *, is_settled: bool = True) -> LiveText:

@@ -263,15 +263,12 @@ def _shown(is_json: bool, result: str = "") -> Any:
 
 def _watch_text(client: Client, job: str, *, is_json: bool) -> None:
     """Print the text of a job's segments in order, each once it cannot change any more; exit when the job has ended."""
-    from subtitle.live_text import OrderedText, changed_segment
+    from subtitle.live_text import OrderedText
     from subtitle.progress_bars import clock
 
     ordered = OrderedText()
     for event in client.watch_to_end(job):
-        segment = changed_segment(event)
-        if segment is None:
-            continue
-        for cue in ordered.add(segment, lambda segments: client.subtitles(job, "json", segments=segments)):
+        for cue in ordered.add(event, lambda segments: client.subtitles(job, "json", segments=segments)):
             if is_json:
                 print_json(cue)
             else:

@@ -222,9 +222,19 @@ def _context(request: Request, job: JobFacts) -> dict[str, Any]:
         "unheard": [_span(text) for text in job.unheard],
         "damaged": [(round(start_s * 1000), round(end_s * 1000), "") for start_s, end_s in job.damaged],
         "has_text": has_text(job),
+        "stage": _stage(job),
         # The folder is part of the job's source.
         "outputs": [path.rpartition("/")[2] for path in job.outputs],
     }
+
+
+def _stage(job: JobFacts) -> str:
+    """Return what the page of a job shows: "ended", "text" (final, in progress), "playable" (provisional text), or "waiting"."""
+    if job.state in ENDED:
+        return "ended"
+    if has_text(job):
+        return "text"
+    return "playable" if job.audio_ms else "waiting"
 
 
 def _span(text: str) -> tuple[int, int, str]:

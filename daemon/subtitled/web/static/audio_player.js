@@ -17,9 +17,11 @@ export class AudioPlayer extends EventTarget {
     for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, () => this.#onStateChange());
     audio.addEventListener("seeked", () => this.#dispatch("move"));
     audio.addEventListener("error", () => this.#checkMissing(true));
-    // The server checks too, but not for longer than a page may wait.
-    /** Settled when it is known whether the audio is missing. */
-    this.checked = isMissing ? Promise.resolve() : this.#checkMissing(false);
+  }
+
+  /** Find out whether the audio is missing: the server checks too, but not for longer than a page may wait. */
+  async check() {
+    if (!this.isMissing) await this.#checkMissing(false);
   }
 
   get position_ms() {
@@ -39,7 +41,7 @@ export class AudioPlayer extends EventTarget {
   }
 
   play() {
-    if (this.isMissing) return;
+    if (this.isMissing || !this.length_ms) return; // gone, or not read yet
     if (this.position_ms >= this.length_ms - 20) this.seek(0);
     if (this.#audio.error) {
       this.#pending_ms = this.position_ms;

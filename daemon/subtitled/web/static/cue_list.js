@@ -33,8 +33,9 @@ export class CueList {
     return this.#cues;
   }
 
-  /** Show cues; `isChanged` returns whether a cue differs from the original layout. */
+  /** Show cues; `isChanged` returns whether a cue differs from the original layout. The keyboard focus stays at its time. */
   show(cues, language, isChanged) {
+    const focused = this.#cues[this.#rows.indexOf(document.activeElement.closest("li"))];
     this.#cues = cues;
     this.#current = -1;
     this.#rows = cues.map((cue) => createRow(cue, isChanged(cue)));
@@ -42,7 +43,29 @@ export class CueList {
     this.#list.start = 1;
     this.#markWords();
     this.#list.replaceChildren(...this.#rows);
-    if (this.#rows.length) link(this.#rows[0]).tabIndex = 0;
+    if (focused && this.#rows.length) this.#setTabStop(this.#rows[Math.max(0, this.indexBefore(focused.start_ms))], true);
+    else if (this.#rows.length) link(this.#rows[0]).tabIndex = 0;
+  }
+
+  /** Show cues, some of which are shown already: the rows of these objects stay. `isEndShown`: a list that is scrolled to its end stays there. */
+  update(cues, language, isEndShown) {
+    const isAtEnd = this.#scroll.scrollTop + this.#scroll.clientHeight >= this.#scroll.scrollHeight - 24;
+    const known = new Map(this.#cues.map((cue, index) => [cue, this.#rows[index]]));
+    const current = this.#rows[this.#current];
+    this.#cues = cues;
+    this.#rows = cues.map((cue) => known.get(cue) ?? createRow(cue, false));
+    this.#current = this.#rows.indexOf(current);
+    this.#list.lang = language;
+    this.#markWords();
+    const kept = new Set(this.#rows);
+    for (const row of known.values()) if (!kept.has(row)) row.remove();
+    let place = this.#list.firstElementChild;
+    for (const row of this.#rows) {
+      if (row === place) place = place.nextElementSibling;
+      else this.#list.insertBefore(row, place);
+    }
+    if (this.#rows.length && !this.#list.querySelector("[tabindex='0']")) link(this.#rows[0]).tabIndex = 0;
+    if (isAtEnd && isEndShown) this.#scroll.scrollTop = this.#scroll.scrollHeight;
   }
 
   /** Show the cues of a second language below those that they overlap most. */

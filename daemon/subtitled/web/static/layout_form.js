@@ -24,7 +24,6 @@ export class LayoutForm {
       event.preventDefault();
       this.#update();
     });
-    document.getElementById("apply").hidden = true;
     document.getElementById("reset").addEventListener("click", (event) => {
       event.preventDefault();
       for (const field of form.elements) if (field.name) field.value = "";
@@ -34,6 +33,7 @@ export class LayoutForm {
 
   /** Load the job's original cues, then those that the form requests. */
   async start() {
+    document.getElementById("apply").hidden = true;
     this.#original = await this.#fetch(null);
     if (this.#fields().length) await this.#update();
     else this.#show(this.#original, null);

@@ -66,6 +66,7 @@ function pause(ms) {
 const etags = new WeakMap();
 
 async function update(part) {
+  if (!part.dataset.live) return; // it does not change any more
   const headers = etags.has(part) ? { "If-None-Match": etags.get(part) } : {};
   const address = part.dataset.live;
   const response = await get(address, headers);

@@ -2,6 +2,8 @@
 import { AudioPlayer } from "./audio_player.js";
 import { CueList, renderCue } from "./cue_list.js";
 import { LayoutForm } from "./layout_form.js";
+import { followText } from "./live_text.js";
+import { morph } from "./morph.js";
 import { fetchCues, hasUnsavedEdit } from "./tracks.js";
 import { message } from "./messages.js";
 import { enableShortcuts } from "./shortcuts.js";
@@ -13,11 +15,16 @@ const AT_ONCE = 8; // most cues that are shown at a time
 
 const byId = (id) => document.getElementById(id);
 
-/** Start the player of this page. */
+/**
+ * Start the player of this page: with the cues of the job, or with provisional ones until they are final.
+ *
+ * Return functions for a job in progress: `showMedia`, once its audio is read, and `showFinal`.
+ */
 export function startPlayer() {
-  const { job, length, mediaMissing, tracks: trackList } = byId("player").dataset;
-  const tracks = JSON.parse(trackList);
+  const { job, length, mediaMissing, provisional } = byId("player").dataset;
+  let tracks = JSON.parse(byId("player").dataset.tracks);
   let track = tracks[0];
+  let layout = null; // while there are only provisional cues
   let second = []; // cues of the second language
   let secondRequest = new AbortController();
   let length_ms = Number(length);
@@ -101,7 +108,7 @@ export function startPlayer() {
 
   /** Show the picture if the file has one: only then its script is loaded. */
   async function startPicture() {
-    await audio.checked;
+    await audio.check();
     if (audio.isMissing) return;
     const response = await fetch(`/api/jobs/${job}/video`).catch(() => null);
     if (!response?.ok) return;
@@ -201,11 +208,15 @@ export function startPlayer() {
 
   // -- data --
 
-  const layout = new LayoutForm(byId("layout"), job, () => track, (response, isChanged) => {
-    length_ms = response.offset_ms + response.duration_ms;
+  function setLength(ms) {
+    length_ms = ms;
     for (const part of [audio, detail, full]) part.length_ms = length_ms;
     byId("length").textContent = clock(length_ms);
     byId("waveform").setAttribute("aria-valuemax", Math.floor(length_ms / 1000));
+  }
+
+  function showCues(response, isChanged) {
+    setLength(response.offset_ms + response.duration_ms);
     withoutText = [...response.missing, ...response.unheard];
     edited = response.saved_ms ? ` · ${response.author ? message("edited_by", { author: response.author }) : message("edited")}` : "";
     list.show(response.cues, response.language, isChanged);
@@ -216,15 +227,17 @@ export function startPlayer() {
     byId("screen").dataset.cue = "none";
     byId("screen").lang = response.language ?? "";
     showPosition();
-  });
-  byId("track")?.addEventListener("change", ({ target }) => {
-    track = tracks[target.value];
+  }
+
+  function chooseTrack() {
+    track = tracks[byId("track").value];
     // A translation follows the transcript, which is what is edited.
     if (byId("edit")) byId("edit").hidden = byId("edit").disabled = Boolean(track.language);
     layout.start().catch(showFailure);
-  });
-  byId("second")?.addEventListener("change", async ({ target }) => {
-    const chosen = tracks[target.value];
+  }
+
+  async function chooseSecond() {
+    const chosen = tracks[byId("second").value];
     secondRequest.abort();
     const { signal } = (secondRequest = new AbortController());
     let response = null;
@@ -239,13 +252,62 @@ export function startPlayer() {
     byId("screen-second").dataset.cue = "none";
     view.showSecond(second, byId("screen-second").lang);
     showPosition();
-  });
+  }
+
   const showFailure = (error) => (byId("count").textContent = message("failed", { cause: error.message }));
-  layout.start().catch(showFailure);
-  fetchWaveform(job).then((waveform) => {
-    peaks = waveform;
-    for (const one of [detail, full]) one.setPeaks(waveform);
-  }, () => {});
+
+  /** Show cues that are not final: those of segments that are transcribed. */
+  function showProvisional(cues, language) {
+    byId("cues").hidden = !cues.length;
+    list.update(cues, language, !audio.isPlaying);
+    for (const waveform of [detail, full]) waveform.setCues(cues, [], []);
+    byId("count").textContent = message("cues", { n: cues.length });
+    byId("screen").dataset.cue = "none";
+    byId("screen").lang = language;
+    showPosition();
+  }
+
+  /** Show what can be played, from the start of a job that is done, else once its file is read. */
+  function showMedia(ms) {
+    byId("media").hidden = false;
+    if (ms) setLength(ms);
+    byId("play").disabled = audio.isMissing;
+    startPicture();
+    fetchWaveform(job).then((waveform) => {
+      peaks = waveform;
+      for (const one of [detail, full]) one.setPeaks(waveform);
+    }, () => {});
+    seekToHash();
+    showPosition();
+  }
+
+  /** Load the cues of the job, and show the controls that need them. */
+  function startCues() {
+    layout ??= new LayoutForm(byId("layout"), job, () => track, showCues);
+    if (byId("track")) byId("track").onchange = chooseTrack;
+    if (byId("second")) byId("second").onchange = chooseSecond;
+    if (byId("edit")) {
+      byId("edit").hidden = Boolean(track.language);
+      byId("edit").onclick = edit;
+    }
+    for (const id of ["tools", "tracks"]) if (byId(id)) byId(id).hidden = false;
+    byId("pages")?.remove();
+    layout.start().catch(showFailure);
+    if (byId("second")?.value) chooseSecond();
+  }
+
+  /** Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback goes on. */
+  function showFinal(player) {
+    stopText();
+    const parts = byId("player");
+    tracks = JSON.parse(player.dataset.tracks);
+    delete parts.dataset.provisional;
+    byId("cues").hidden = false;
+    for (const id of ["cues-head", "side-panels"]) morph(byId(id), player.querySelector(`#${id}`));
+    const selects = player.querySelector("#tracks");
+    if (selects && !byId("tracks")) byId("tools").before(selects);
+    startCues();
+  }
 
   // -- the editor --
 
@@ -313,29 +375,24 @@ export function startPlayer() {
     byId("edit").disabled = false;
   }
 
-  if (byId("edit")) {
-    byId("edit").hidden = false;
-    byId("edit").addEventListener("click", edit);
-    // An edit that the server may lack: a closed tab, a lost connection.
-    const unsaved = tracks.findIndex((one) => hasUnsavedEdit(job, one));
-    if (unsaved >= 0) {
-      track = tracks[unsaved];
-      if (byId("track")) byId("track").value = unsaved;
-      edit();
-    }
-  }
-  for (const id of ["controls", "tools", "tracks"]) if (byId(id)) byId(id).hidden = false;
-  byId("pages")?.remove();
-  byId("play").disabled = audio.isMissing;
   const seekToHash = () => {
     const start = /^#t=([\d.]+)$/.exec(location.hash);
-    if (start) seek(Number(start[1]) * 1000);
+    if (start && length_ms) seek(Number(start[1]) * 1000);
   };
-  seekToHash();
-  startPicture();
   addEventListener("hashchange", seekToHash);
+  byId("controls").hidden = false;
   showState();
-  showPosition();
+  const stopText = provisional === undefined ? () => {} : followText(job, showProvisional);
+  if (provisional === undefined) startCues();
+  if (length_ms || provisional === undefined) showMedia(length_ms);
+  // An edit that the server may lack: a closed tab, a lost connection.
+  const unsaved = byId("edit") ? tracks.findIndex((one) => hasUnsavedEdit(job, one)) : -1;
+  if (unsaved >= 0) {
+    track = tracks[unsaved];
+    if (byId("track")) byId("track").value = unsaved;
+    edit();
+  }
+  return { showMedia, showFinal };
 }
 
 /** Return the index of the last cue that starts at or before a time; -1 before the first. */

@@ -172,7 +172,7 @@ export class Waveform {
   /** Draw one frame. The parts that change only with the window are cached. */
   draw() {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
-    if (!width || !this.#colours.text) return;
+    if (!width || !this.#canvas.width || !this.#colours.text) return; // hidden, or shown just now
     const context = this.#context;
     const span = this.#span_ms;
     const x = (ms) => ((ms - this.#start_ms) / span) * width;
