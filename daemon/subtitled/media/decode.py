@@ -106,10 +106,14 @@ class Decoder:
     def each(self, mixes: Sequence[str]) -> Iterator[NDArray[np.int16]]:
         """Yield the audio in several mixes, int16 (mixes, n), in place of iterating."""
         is_empty = self._is_from_start
-        for samples in self._resampled(mixes):
-            if samples.size:
+        for rows in self._resampled(mixes):
+            if len(rows[0]):
                 is_empty = False
-                yield np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+                pcm = np.empty((len(rows), len(rows[0])), np.int16)
+                for row, whole in zip(rows, pcm, strict=True):
+                    scaled = row * np.float32(32768)
+                    whole[:] = np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
+                yield pcm
         if self._file.fault is not None:
             raise MediaError(
                 f"{self._file.name} could not be read to its end: {self._file.fault.strerror}; check the disk or share"
@@ -117,29 +121,58 @@ class Decoder:
         if is_empty:
             raise self._file.no_samples()
 
-    def _resampled(self, mixes: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+    def _resampled(self, mixes: Sequence[str]) -> Iterator[list[NDArray[np.float32]]]:
+        """Yield the samples of each mix, float32 (n,), 16 kHz."""
         rate = SAMPLE_RATE
-        resampler: Any = None
-        nothing = np.empty((0, len(mixes)), np.float32)
+        resamplers: list[_Resampler] = []
         for block_rate, whole in self._source.blocks(mixes):
             block = whole[:, self._dropped :]
             self._dropped -= whole.shape[1] - block.shape[1]
             if block_rate != rate:
-                if resampler is not None:
-                    yield resampler.resample_chunk(nothing, last=True).T
+                if resamplers:
+                    yield _resample(resamplers, np.empty((len(mixes), 0), np.float32), is_last=True)
                 rate = block_rate
-                resampler = (
-                    None
-                    if rate == SAMPLE_RATE
-                    else soxr.ResampleStream(rate, SAMPLE_RATE, len(mixes), dtype="float32")
-                )
+                resamplers = [] if rate == SAMPLE_RATE else [_Resampler(rate) for _ in mixes]
             # One NaN would silence everything after it in the resampler.
-            samples = (
-                block if np.isfinite(np.vdot(block, block)) else np.nan_to_num(block, posinf=1, neginf=-1)
-            )
-            yield samples if resampler is None else resampler.resample_chunk(samples.T).T
-        if resampler is not None:
-            yield resampler.resample_chunk(nothing, last=True).T
+            if not np.isfinite(np.vdot(block, block)):
+                block = np.nan_to_num(block, posinf=1, neginf=-1)
+            yield _resample(resamplers, block) if resamplers else list(block)
+        if resamplers:
+            yield _resample(resamplers, np.empty((len(mixes), 0), np.float32), is_last=True)
+
+
+class _Resampler:
+    """One mix, resampled to 16 kHz; costs nothing until its first sample that is not 0."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._stream: Any = None
+        self._zeros = 0
+
+    def resample(
+        self, samples: NDArray[np.float32], count: int | None, *, is_last: bool
+    ) -> NDArray[np.float32]:
+        """Return the next samples, `count` of them if it is known from another mix."""
+        if self._stream is None:
+            if count is not None and not samples.any():
+                self._zeros += len(samples)
+                return np.zeros(count, np.float32)
+            self._stream = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
+            silence = np.zeros(BLOCK, np.float32)
+            for at in range(0, self._zeros, BLOCK):
+                self._stream.resample_chunk(silence[: self._zeros - at])
+        result: NDArray[np.float32] = self._stream.resample_chunk(samples, last=is_last)
+        return result
+
+
+def _resample(
+    resamplers: Sequence[_Resampler], block: NDArray[np.float32], *, is_last: bool = False
+) -> list[NDArray[np.float32]]:
+    """Return the next samples of each mix."""
+    rows: list[NDArray[np.float32]] = []
+    for resampler, row in zip(resamplers, block, strict=True):
+        rows.append(resampler.resample(row, len(rows[0]) if rows else None, is_last=is_last))
+    return rows
 
 
 def open_media(

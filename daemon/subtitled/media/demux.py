@@ -176,34 +176,38 @@ class Track:
         """
         is_whole = self._clock.position_ns is None
         # A frame is a few milliseconds: they are mixed by the second.
-        held: list[tuple[Any, int]] = []
+        held = av.AudioFifo()
         kind: tuple[int, str, int] | None = None
-        samples = 0
+        samples = overlap = 0
         for frame in itertools.chain([self._first], self._frames):
-            rate, channels = frame.sample_rate, frame.layout.nb_channels
-            before_ns = self._clock.position_ns
-            silence, overlap = self._clock.place(frame.pts, frame.samples, rate)
-            self._note_damage(before_ns, silence * 1_000_000_000 // rate)
+            rate, channels, count = frame.sample_rate, frame.layout.nb_channels, frame.samples
+            silence, overlaps = self._clock.place(frame.pts, count, rate)
+            if silence or self.damage.is_pending:
+                self._note_damage(self._clock.before_ns, silence * 1_000_000_000 // rate)
             is_new = kind != (rate, frame.format.name, channels)
-            if held and (is_new or silence or samples * channels >= BLOCK):
-                yield held[0][0].sample_rate, _mixed(held, mixes)
-                held, samples = [], 0
+            if samples and (is_new or silence or overlaps or samples * channels >= BLOCK):
+                yield _mixed(held.read(), overlap, mixes)
+                samples = 0
             if is_new:
                 if rate not in SAMPLE_RATES:
                     raise self._file.wrong_rate(rate)
                 kind = rate, frame.format.name, channels
+                held = av.AudioFifo()
             for quiet in range(0, silence, BLOCK):
                 yield rate, np.zeros((len(mixes), min(BLOCK, silence - quiet)), np.float32)
-            held.append((frame, overlap))
-            samples += frame.samples
-        if held:
-            yield held[0][0].sample_rate, _mixed(held, mixes)
+            if not samples:
+                overlap = overlaps
+            frame.pts = None  # the queue would check it
+            held.write(frame)
+            samples += count
+        if samples:
+            yield _mixed(held.read(), overlap, mixes)
         if is_whole and self._file.fault is None:
             with self._file.recorded_fault():
                 self._note_end()
 
     def _note_damage(self, before_ns: int | None, silence_ns: int) -> None:
-        """Record the damage between two frames: the end of the earlier one, and the silence after it."""
+        """Record the damage between two frames: the end of the earlier one (None: there is none), and the silence after it."""
         if silence_ns and not self.damage.is_pending:
             name = self._container.format.name
             start, end = self._positions[0], self._positions[-1]
@@ -356,6 +360,8 @@ class _Clock:
         self._silence_ns = 0
         self._trimmed_ns = 0
         self._last_pts: int | None = None
+        self.before_ns: int | None = None
+        """`position_ns` before the last frame."""
         self.drift_ns = 0
         """Largest difference between a timestamp and the place of its frame."""
 
@@ -380,16 +386,21 @@ class _Clock:
     def place(self, pts: int | None, samples: int, rate: int) -> tuple[int, int]:
         """Return the samples of silence to put before the next frame, and how many of its first to leave out."""
         stamp_ns = None if pts is None else self.nanoseconds(pts)
-        if self._anchor_ns is None:
-            self._anchor_ns = stamp_ns or 0
+        now_ns = self.before_ns = self.position_ns
+        if now_ns is None:
+            now_ns = self._anchor_ns = stamp_ns or 0
             if self._last_ns is not None:
-                self._last_ns += self._anchor_ns
-        now_ns = self.position_ns or 0
+                self._last_ns += now_ns
         if rate != self._rate:
             self._anchor_ns, self._samples, self._rate = now_ns, 0, rate
         # A timestamp that a muxer repeats carries no information.
         gap_ns = 0 if stamp_ns is None or pts == self._last_pts else stamp_ns - self._shift_ns - now_ns
         self._last_pts = pts
+        if -_JITTER_NS <= gap_ns <= _JITTER_NS and not self._is_overlapping:
+            if stamp_ns is not None:
+                self.drift_ns = max(self.drift_ns, abs(stamp_ns - now_ns))
+            self._samples += samples
+            return 0, 0
         silence = overlap = 0
         is_credible = self._last_ns is None or now_ns + gap_ns <= self._last_ns
         if gap_ns > _JITTER_NS and is_credible and self._silence_ns + gap_ns <= _SILENCE_NS:
@@ -408,63 +419,60 @@ class _Clock:
         return silence, overlap
 
 
-def mono(
-    pcm: Sequence[NDArray[Any]] | NDArray[Any], weights: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Mix channels (`pcm`: (channels, n), of any type that decoders give) to float32 (n,), full scale 1.
-
-    `weights`: (channels,); None: the channels are averaged.
-    """
-    if weights is not None:
-        mixed = np.zeros(len(pcm[0]), np.float32)
-        for at, weight in enumerate(weights):
-            if weight:
-                mixed += mono(pcm[at : at + 1]) * weight
-        return mixed
-    channels, dtype = len(pcm), pcm[0].dtype
-    full_scale = 1.0 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
-    total: NDArray[np.float32] = pcm[0].astype(np.float32)
-    for channel in pcm[1:]:
-        np.add(total, channel, out=total, casting="unsafe")
-    if dtype == np.uint8:
-        total -= np.float32(128 * channels)
-    total *= np.float32(1 / (full_scale * channels))
-    return total
-
-
 def mixed(
     pcm: Sequence[NDArray[Any]] | NDArray[Any], names: Sequence[str], mixes: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Return each of `mixes` of channels with these names (`pcm` as in `mono`): float32 (mixes, n)."""
-    if len(mixes) == 1:
-        return mono(pcm, weights_of(names, mixes[0]))[None]
-    return np.stack([mono(pcm, weights_of(names, mix)) for mix in mixes])
+    """Return each of `mixes` of channels with these names: float32 (mixes, n), full scale 1.
+
+    `pcm`: (channels, n), of any type that decoders give.
+    """
+    result = np.empty((len(mixes), len(pcm[0])), np.float32)
+    for row, mix in zip(result, mixes, strict=True):
+        _mix(pcm, weights_of(names, mix), row)
+    return result
+
+
+def _mix(
+    pcm: Sequence[NDArray[Any]] | NDArray[Any],
+    weights: NDArray[np.float32] | None,
+    result: NDArray[np.float32],
+) -> None:
+    """Write the sum of weighted channels to `result`; without `weights` their average."""
+    channels, dtype = len(pcm), pcm[0].dtype
+    scale = 1.0 if dtype.kind == "f" else 2.0 ** (1 - 8 * dtype.itemsize)
+    middle = np.float32(128 if dtype == np.uint8 else 0)
+    if weights is None:  # sums first: they are exact for whole numbers
+        weights = np.ones(channels, np.float32)
+        scale /= channels
+    result[:] = 0
+    for channel, weight in zip(pcm, weights, strict=True):
+        if weight == 1:
+            np.add(result, channel, out=result, casting="unsafe")
+        elif weight:
+            result += np.multiply(channel, weight, dtype=np.float32, casting="unsafe")
+    if middle:
+        result -= middle * weights.sum()
+    if scale != 1:
+        result *= np.float32(scale)
 
 
 def _channel_names(frame: Any) -> tuple[str, ...]:
     return tuple(channel.name for channel in frame.layout.channels)
 
 
-def _mixed(held: list[tuple[Any, int]], mixes: Sequence[str]) -> NDArray[np.float32]:
-    """Join frames of one kind, each without its first `overlap` samples; return each mix, (mixes, n)."""
-    first = held[0][0]
-    channels = first.layout.nb_channels
+def _mixed(frame: Any, overlap: int, mixes: Sequence[str]) -> tuple[int, NDArray[np.float32]]:
+    """Return the sample rate of a frame, and each mix without its first `overlap` samples, (mixes, n)."""
+    channels = frame.layout.nb_channels
     # Not by `AudioFrame.to_ndarray`: it counts planes up to a null pointer, which eight planes or more do not
     # have behind them, and crashes on 7.1 sound (PyAV 18.1).
-    planes, width = (channels, 1) if first.format.is_planar else (1, channels)
-    dtype = np.dtype(_SAMPLES[first.format.name.removesuffix("p")])
+    planes, width = (channels, 1) if frame.format.is_planar else (1, channels)
+    dtype = np.dtype(_SAMPLES[frame.format.name.removesuffix("p")])
     pcm = [
-        np.concatenate(
-            [
-                np.frombuffer(memoryview(AudioPlane(frame, plane)), dtype, frame.samples * width)[
-                    overlap * width :
-                ]
-                for frame, overlap in held
-            ]
-        )
+        np.frombuffer(memoryview(AudioPlane(frame, plane)), dtype, frame.samples * width)[overlap * width :]
         for plane in range(planes)
     ]
-    return mixed(pcm if planes == channels else pcm[0].reshape(-1, channels).T, _channel_names(first), mixes)
+    channel_pcm = pcm if planes == channels else pcm[0].reshape(-1, channels).T
+    return frame.sample_rate, mixed(channel_pcm, _channel_names(frame), mixes)
 
 
 def open_container(file: MediaFile) -> Any:

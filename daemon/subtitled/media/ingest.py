@@ -341,7 +341,7 @@ class _Fallback(_Stream):
     def feed(self, pcm: NDArray[np.int16], chosen: NDArray[np.int16]) -> list[VadUpdate]:
         """Take the next samples, and those of the chosen mix; return what is known of the speech in the first only."""
         self.recent.append(pcm)
-        if self.mix == "difference" and not is_cancelled(chosen, pcm):
+        if self.mix == "difference" and pcm.any() and not is_cancelled(chosen, pcm):
             # Most files have nothing that cancels, and the VAD takes most of the time.
             pcm = np.zeros_like(pcm)
         updates = zip(self._chosen.updates, self.vad.feed(pcm), strict=True)
