@@ -139,6 +139,11 @@ class Scene:
         browser.open(f"/jobs/{self.failure.id}")
         browser.wait_for(".failed")
 
+    def operate(self, browser: Browser) -> None:
+        """Show the page of an admin."""
+        browser.open("/operate")
+        browser.wait_for("#models form")
+
 
 def take(scene: Scene, gateway: GatewayProcess, work: Path, folder: Path) -> list[Path]:
     """Take all pictures and return them."""
@@ -146,6 +151,7 @@ def take(scene: Scene, gateway: GatewayProcess, work: Path, folder: Path) -> lis
         "overview": scene.overview,
         "player": scene.player,
         "failure": scene.failure_page,
+        "operate": scene.operate,
         "upload": scene.upload,
     }
     taken = []

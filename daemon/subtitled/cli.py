@@ -70,7 +70,7 @@ def run(config_file: str | None, parent: int | None) -> None:
 
         die_with_parent(parent)
     from subtitled.asr.cuda import Device, find_devices
-    from subtitled.log import HTTP_LOST, leave
+    from subtitled.log import HTTP_LOST, leave, remember_lines
     from subtitled.runtime.processes import module_command
     from subtitled.runtime.sidecar import Sidecar, SidecarSettings
     from subtitled.server.build import build_server
@@ -82,6 +82,7 @@ def run(config_file: str | None, parent: int | None) -> None:
         gateway.configure(SidecarSettings() if is_wanted else None)
         return config, devices
 
+    remember_lines()  # first: the gateway forwards its lines
     chosen = ("--config", found) if (found := _found(config_file)) is not None else ()
     command = (*module_command("subtitled"), "http", "--parent", str(os.getpid()), *chosen)
     with Sidecar(command, os.environ, lost_event=HTTP_LOST) as gateway:

@@ -7,9 +7,12 @@ import datetime as dt
 import logging
 import os
 import re
+import stat
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO, cast
 
 # structlog imports rich for tracebacks with local variables, which are not used here: it takes a third of a worker's imports.
@@ -135,6 +138,7 @@ LIBRARY_MESSAGE = "library.message"
 """A message of a library (faster-whisper, watchdog), at warning or above."""
 
 _LEVELS = ("debug", "info", "warning", "error")
+_LEVEL_NUMBERS = frozenset({"10", "20", "30", "40", "50"})
 _ONE_LINE_AT_A_TIME = threading.Lock()
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _EVENT_COLUMNS = 16
@@ -210,13 +214,45 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
 
 LAST_LINES: Final[deque[tuple[int, str]]] = deque(maxlen=2000)
 """Level and text of the last lines, without colors, for an admin's page; only of a process that calls `remember_lines`."""
-_is_remembering = False
+MAX_LINE_CHARS = 2000
+"""Of a line in LAST_LINES."""
+_FORWARD_VARIABLE = "_SUBTITLED_LOG_LINES"
+"""Environment variable with the descriptor of `_line_pipe` that a child process inherits."""
+_RECORD_BYTES = 4000
+"""Less than PIPE_BUF: a record is written whole or not at all (pipe(7))."""
+_READ_PAUSE_S = 0.02
+"""Between two reads of the pipe: a child that logs without end must not take the daemon's time."""
+_line_pipe: tuple[int, int] | None = None
+"""Receives the lines of child processes, as "LEVEL TEXT" with a zero byte after it."""
+_forward_to: int | None = None
 
 
 def remember_lines() -> None:
-    """Keep the last lines from now on."""
-    global _is_remembering  # noqa: PLW0603 - as the log itself, it is one for each process
-    _is_remembering = True
+    """Keep the last lines from now on: those of this process, and of its children that call `forward_lines`."""
+    global _line_pipe  # noqa: PLW0603 - as the log itself, it is one for each process
+    if _line_pipe is None:
+        _line_pipe = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(_line_pipe[1], False)
+        threading.Thread(target=_read_lines, args=(_line_pipe[0],), name="log-lines", daemon=True).start()
+
+
+def for_children() -> tuple[dict[str, str], tuple[int, ...]]:
+    """Return environment variables and descriptors for a child process that calls `forward_lines`."""
+    if _line_pipe is None:
+        return {}, ()
+    return {_FORWARD_VARIABLE: str(_line_pipe[1])}, (_line_pipe[1],)
+
+
+def forward_lines(environ: Mapping[str, str]) -> None:
+    """Send this process's lines to the daemon that started it, if it keeps them, besides the stream.
+
+    A line that the pipe has no room for is left out there.
+    """
+    global _forward_to  # noqa: PLW0603
+    number = environ.get(_FORWARD_VARIABLE, "")
+    with contextlib.suppress(OSError, ValueError):
+        if number and stat.S_ISFIFO(os.fstat(int(number)).st_mode):
+            _forward_to = int(number)
 
 
 def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, ...]:
@@ -227,8 +263,28 @@ def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, .
 
 
 def _remember(name: str, line: str) -> None:
-    if _is_remembering:
-        LAST_LINES.append((logging.getLevelNamesMapping()[name.upper()], _COLOR.sub("", line)[:2000]))
+    number = logging.getLevelNamesMapping()[name.upper()]
+    if _line_pipe is not None:
+        LAST_LINES.append((number, _COLOR.sub("", line)[:MAX_LINE_CHARS]))
+    elif _forward_to is not None:
+        record = f"{number} {line}".replace("\0", "").encode("utf-8", "replace")
+        with contextlib.suppress(OSError):
+            os.write(_forward_to, record[: _RECORD_BYTES - 1] + b"\0")
+
+
+def _read_lines(pipe: int) -> None:
+    """Keep the lines of child processes. A decoder that a media file has taken over may write anything."""
+    rest = b""
+    while data := os.read(pipe, 65_536):
+        *records, rest = (rest + data).split(b"\0")
+        for record in records:
+            number, _, text = record.decode("utf-8", "replace").partition(" ")
+            if number in _LEVEL_NUMBERS:
+                plain = _COLOR.sub("", text)[:MAX_LINE_CHARS]
+                clean = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in plain)
+                LAST_LINES.append((int(number), clean))
+        rest = rest[-_RECORD_BYTES:]
+        time.sleep(_READ_PAUSE_S)
 
 
 class _Lines:

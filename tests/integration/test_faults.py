@@ -221,6 +221,8 @@ def test_work_of_a_broken_gpu_goes_out_again_to_its_next_process(
     done = [entry.name for entry in daemon.journal() if entry.job == job.id and entry.event == "done"]
     assert len(done) == len(set(done)) == job.segments["done"]
     assert {lease["worker"] for lease in daemon.log("lease.lost")} == {"gpu0.1"}
+    shown = daemon.client.operate(log_lines=1000, log_level="error", log_text="worker.lost").log
+    assert any('"worker": "gpu0.1"' in line and ILLEGAL in line for line in shown), "its own line"
 
 
 def worker_pid(plan: PlannedFaults) -> int:

@@ -53,7 +53,7 @@ class ModelChecks:
         self._since: dict[str, float] = {}
         """Since when a model has had waiting segments, and no worker has held it."""
         self._freed: dict[str, set[str]] = {}
-        """Models that each worker was told to unload, by its identity."""
+        """Models that each worker had to unload for an admin, by its identity."""
         self._late: dict[str, Counter[str]] = {}
         """For each of these the leases of other models, by worker, that were sent after the worker's turn."""
 

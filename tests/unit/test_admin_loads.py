@@ -21,7 +21,7 @@ def unload(b: Bench, model: str) -> list[ac.Action]:
 
 
 def freed(b: Bench) -> list[tuple[str, str]]:
-    """Return the models that workers were told to unload."""
+    """Return the models of the messages that make workers unload one."""
     return [
         (sent.worker, sent.message.model)
         for sent in b.sent(pr.FreeModel)

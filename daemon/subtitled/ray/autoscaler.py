@@ -215,6 +215,7 @@ def main(parent_pid: int) -> int:
     die_with_parent(parent_pid)
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=RaySettings)
     log.configure(settings.log_level, settings.log_format, sys.stderr)
+    log.forward_lines(os.environ)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole process group, but meant for the daemon
     connect_timer = threading.Timer(CONNECT_S, _connect_timed_out, (settings.ray.address,))

@@ -100,8 +100,13 @@ class Sidecar:
         """Run the process until it ends or other settings are configured; return its exit status."""
         try:
             # A process group of its own: Ctrl-C reaches the daemon only, which stops this process in its turn.
+            log_variables, descriptors = log.for_children()
             process = subprocess.Popen(
-                self._command, env=self._environ, stdin=subprocess.PIPE, process_group=0
+                self._command,
+                env={**self._environ, **log_variables},
+                stdin=subprocess.PIPE,
+                process_group=0,
+                pass_fds=descriptors,
             )
         except OSError as error:
             return str(error)

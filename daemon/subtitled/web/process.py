@@ -31,6 +31,7 @@ _log = log.get()
 def serve(config: Config, environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT; raises SubtitledError if it cannot start."""
     log.configure(config.log.level, config.log.format, sys.stderr)
+    log.forward_lines(environ)
     http, endpoint, notifier = config.http, server_of(config), SystemdNotifier(environ)
     host = host_of(http.listen)
     if host is None:

@@ -78,6 +78,7 @@ def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     log.configure(settings.log_level, settings.log_format, sys.stderr, worker=settings.identity)
+    log.forward_lines(os.environ)
     if settings.device == "cpu":
         keep_memory()
     if settings.role == "prepare":

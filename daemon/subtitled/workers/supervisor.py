@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from subtitled import log
 from subtitled.core.protocol import WorkerSettings
 from subtitled.errors import ExitCode
 from subtitled.runtime.processes import describe_status, module_command
@@ -78,11 +79,21 @@ class Supervisor:
         If the system has no process or descriptor left, the start counts as a worker that has ended: see
         `take_failed_starts`.
         """
-        environ = {**self._environ, "CUDA_VISIBLE_DEVICES": visible_devices, "PYTHONUNBUFFERED": "1"}
+        log_variables, descriptors = log.for_children()
+        environ = {
+            **self._environ,
+            **log_variables,
+            "CUDA_VISIBLE_DEVICES": visible_devices,
+            "PYTHONUNBUFFERED": "1",
+        }
         command = [*self._command, msgspec.json.encode(settings).decode()]
         try:
             popen = subprocess.Popen(
-                command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=descriptors,
             )
             try:
                 pidfd = os.pidfd_open(popen.pid)
