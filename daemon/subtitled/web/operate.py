@@ -81,7 +81,8 @@ async def _context(request: Request) -> dict[str, Any]:
 def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
     """Return a model with what an admin can do with it; one behind an endpoint is not loaded here."""
     row = model_row(model, t)
-    details = [t("operate.loads", n=model.loads), *row.details]
+    is_loadable = not model.source.startswith(("http://", "https://"))
+    details = [t("operate.loads", n=model.loads) if is_loadable else model.source, *row.details]
     if model.preload:
         details.append(t("operate.kept_requested" if model.is_requested else "operate.kept", n=model.preload))
     elif model.is_requested:
@@ -93,7 +94,7 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
         "details": details,
         "cause": model.cause,
         "preload": model.preload,
-        "is_loadable": not model.source.startswith(("http://", "https://")),
+        "is_loadable": is_loadable,
         "is_unloadable": bool(model.slots or model.preload),
     }
 
