@@ -85,7 +85,8 @@ def tokens(text: str, language: str | None) -> list[str]:
     if language in BY_CHARACTER:
         plain = unicodedata.normalize("NFKC", _simplified().convert(text)).casefold()
         return [char for char in plain if unicodedata.category(char)[0] in "LN"]
-    words: str = _normaliser(is_english=language == "en")(text)
+    # Whisper's normaliser knows the typewriter's apostrophe alone; with a typographic one "beauty's" is two words.
+    words: str = _normaliser(is_english=language == "en")(text.replace("\u2019", "'"))
     return words.split()
 
 
