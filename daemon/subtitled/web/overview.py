@@ -23,10 +23,10 @@ from subtitled.web.dismissed import Dismissed
 from subtitled.web.i18n import Translator, language_choices, language_of
 from subtitled.web.status_cache import (
     MAX_FAILED,
-    PAGE_SIZE,
     RUNNING,
     StatusCache,
     StatusSnapshot,
+    page_size,
 )
 from subtitled.web.view_models import (
     health_summary,
@@ -172,6 +172,7 @@ async def _context(request: Request) -> dict[str, Any]:
         if list_filter.is_default
         else await cache.list(states_of(list_filter), **list_filter.query())
     )
+    size = page_size(list_filter.before)
     names = {job.id: name_of(job, t) for job in snapshot.active}
     workers = [
         worker_row(worker, snapshot.speed, names, t)
@@ -197,7 +198,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "running": [to_row(job, t, job.position) for job in running],
         "jobs": [
             to_row(job, t, job.position)
-            for job in jobs[:PAGE_SIZE]
+            for job in jobs[:size]
             if job.id not in {other.id for other in (*failures, *running)}
         ],
         "known": {
@@ -208,7 +209,7 @@ async def _context(request: Request) -> dict[str, Any]:
             "inbox": sorted({job.inbox for job in snapshot.recent if job.inbox}),
             "tag": sorted({job.tag for job in snapshot.recent if job.tag}),
         },
-        "older": list_filter.address(before=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else "",
+        "older": list_filter.address(before=jobs[size - 1].id) if len(jobs) > size else "",
         "groups": {
             group: sum(counts.get(state, 0) for state in _GROUPS.get(group, tuple(counts)))
             for group in ("all", *_GROUPS)

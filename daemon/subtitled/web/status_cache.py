@@ -21,6 +21,8 @@ MAX_SHARED = 64
 """Answers that are kept: the status, and lists of different filters."""
 DAEMON_TIMEOUT_S = 3.0
 PAGE_SIZE = 40
+OLDER_PAGE_SIZE = 100
+"""Of older jobs, which the page adds while it is scrolled: fewer requests to the end of a long list."""
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
 ACTIVE = ("preparing", "transcribing", "writing", "translating")
 MAX_ACTIVE = 200
@@ -70,11 +72,11 @@ class StatusCache:
         return status
 
     async def list(self, states: tuple[str, ...], **query: Any) -> tuple[JobFacts, ...]:
-        """Return PAGE_SIZE and one jobs of a filter, given as for `Client.list`; raises as `get`."""
+        """Return one job more than a page of a filter has, given as for `Client.list`; raises as `get`."""
 
         async def fetch() -> tuple[JobFacts, ...]:
             async with daemon_timeout():
-                return await self._client.list(states, limit=PAGE_SIZE + 1, **query)
+                return await self._client.list(states, limit=page_size(query.get("before", "")) + 1, **query)
 
         jobs: tuple[JobFacts, ...] = await self._share((states, *sorted(query.items())), fetch)
         return jobs
@@ -116,6 +118,11 @@ class StatusCache:
             failed=failed,
             running=running,
         )
+
+
+def page_size(before: str) -> int:
+    """Return the number of jobs on a page of the list: the first one, or one that begins after the job `before`."""
+    return OLDER_PAGE_SIZE if before else PAGE_SIZE
 
 
 @asynccontextmanager

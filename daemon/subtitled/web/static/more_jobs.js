@@ -1,11 +1,13 @@
 // Older jobs are added to the list as it is scrolled to its end, one part for each page of them. A part begins after the
-// last job of the one before: when jobs are added above, the parts that are in sight move with them.
+// last job of the one before: when jobs are added above, the parts that are in sight move with them. Parts far out of
+// sight have no rows, so that the page stays small however many jobs there are.
 import { afterUpdate, get } from "./live_update.js";
 import { morph } from "./morph.js";
 
 const list = () => document.getElementById("more-jobs");
 const parts = () => [...(list()?.children ?? [])];
 const isNearEnd = () => scrollY > 0 && document.documentElement.scrollHeight - scrollY < 3 * innerHeight;
+const KEPT_SCREENS = 4; // above and below the window
 const etags = new WeakMap();
 let filterChanges = 0;
 let isBusy = false;
@@ -37,6 +39,25 @@ async function load() {
   }
 }
 
+/** Remove the rows of parts far out of sight: `jobs` of such a part are the ids of its jobs, and its height stays. */
+function unload() {
+  for (const part of parts()) {
+    const { top, bottom, height } = part.getBoundingClientRect();
+    const isNear = bottom > -KEPT_SCREENS * innerHeight && top < (1 + KEPT_SCREENS) * innerHeight;
+    if (part.jobs || isNear || part.contains(document.activeElement)) continue;
+    part.jobs = [...part.querySelectorAll("input[name=job]")].map((box) => box.value);
+    part.style.blockSize = `${height}px`;
+    part.replaceChildren();
+    etags.delete(part);
+  }
+}
+
+/** Load the rows of parts that come into sight again. */
+async function reload() {
+  const all = parts();
+  for (const part of all.filter((one) => one.jobs && isInSight(one))) await updatePart(all, all.indexOf(part));
+}
+
 /** Update the parts in sight; return without the others, which are updated when they come into sight. */
 async function updateParts() {
   const before = filterChanges;
@@ -48,6 +69,7 @@ async function updateParts() {
   while (at >= 0 && before === filterChanges && !(await updatePart(all, at))) at -= 1;
   for (at += 1; at < end && before === filterChanges; at++) await updatePart(all, at);
   await load();
+  unload();
 }
 
 /** Return whether the part is up to date; false if its page has no jobs. */
@@ -80,6 +102,8 @@ async function show(part, address) {
     else row.remove(); // it is above the list, or on its first page
   }
   morph(part, rows);
+  delete part.jobs;
+  part.style.blockSize = "";
   document.dispatchEvent(new Event("rowsadded"));
   return true;
 }
@@ -95,7 +119,11 @@ function onScroll() {
   isScheduled = true;
   setTimeout(() => {
     isScheduled = false;
-    alone(load).catch(() => {}); // the next update of the page shows that the server does not respond
+    alone(async () => {
+      await reload();
+      await load();
+      unload();
+    }).catch(() => {}); // the next update of the page shows that the server does not respond
   }, 100);
 }
 

@@ -6,7 +6,7 @@ const form = document.getElementById("bulk");
 const status = document.getElementById("bulk-status");
 const chosen = new Set(); // ids of the selected jobs, of which some may not be in the list
 let filter = ""; // the filter of "all matching", in words
-let last = null;
+let last = ""; // the job that was clicked last
 
 // Scripts that are loaded only where they are needed.
 addEventListener("scroll", () => import("./more_jobs.js"), { once: true, passive: true });
@@ -14,18 +14,26 @@ const loadQueueOrder = () => document.querySelector("[data-queued]") && import("
 afterUpdate(loadQueueOrder);
 loadQueueOrder();
 
+const BATCH = 200; // jobs of one request
+/** Return the ids of the jobs in the list, in order: also of parts far out of sight, which have no rows. */
+const listed = () => {
+  const parts = [...document.querySelectorAll("#jobs, #more-jobs > ul")];
+  return [...new Set(parts.flatMap((part) => part.jobs ?? [...part.querySelectorAll("input[name=job]")].map((box) => box.value)))];
+};
 const boxes = () => [...document.querySelectorAll(":is(#jobs, #more-jobs) input[name=job]")];
 
 document.addEventListener("click", (event) => {
   const box = event.target;
   if (!box.matches?.(":is(#jobs, #more-jobs) input[name=job]")) return;
-  const all = boxes();
-  const [first, end] = [event.shiftKey && last?.isConnected ? all.indexOf(last) : all.indexOf(box), all.indexOf(box)].sort((a, b) => a - b);
-  for (const other of all.slice(first, end + 1)) chosen[box.checked ? "add" : "delete"](other.value);
-  last = box;
+  const all = listed();
+  const clicked = all.indexOf(box.value);
+  const from = event.shiftKey ? all.indexOf(last) : -1;
+  const [first, end] = [from < 0 ? clicked : from, clicked].sort((a, b) => a - b);
+  for (const other of all.slice(first, end + 1)) chosen[box.checked ? "add" : "delete"](other);
+  last = box.value;
   showSelection("");
 });
-document.getElementById("select-page").addEventListener("click", () => select(boxes().map((box) => box.value)));
+document.getElementById("select-page").addEventListener("click", () => select(listed()));
 document.getElementById("select-matching").addEventListener("click", async () => {
   const query = location.search;
   const name = filterName();
@@ -80,16 +88,26 @@ async function act(event) {
   const { submitter } = event;
   const action = submitter.value;
   if (action === "delete" && chosen.size && !confirm(deleteQuestion())) return;
-  addHidden();
-  const body = new URLSearchParams([...new FormData(form), ["action", action]]);
+  const fields = [...new FormData(form)].filter(([name]) => name !== "job");
+  const jobs = [...chosen];
+  const total = jobs.length;
+  const errors = [];
+  let done = 0;
   submitter.disabled = true;
-  const answer = await request("/bulk", { method: "POST", body });
+  // Without a job, the server's message is shown.
+  do {
+    const batch = jobs.splice(0, BATCH).map((job) => ["job", job]);
+    const answer = await request("/bulk", { method: "POST", body: new URLSearchParams([...fields, ["action", action], ...batch]) });
+    if (!answer) break;
+    done += answer.done;
+    errors.push(...answer.errors);
+    if (jobs.length) status.textContent = message("bulk_done", { done, total });
+    else select([]);
+  } while (jobs.length);
   submitter.disabled = false;
-  if (!answer) return;
-  const { done, total, errors } = answer;
-  select([]);
-  status.textContent = errors.length ? message("bulk_failed", { done, total, cause: errors[0] }) : message("bulk_done", { done, total });
   refresh();
+  if (chosen.size || !total) return; // the server's message is shown
+  status.textContent = errors.length ? message("bulk_failed", { done, total, cause: errors[0] }) : message("bulk_done", { done, total });
 }
 
 function deleteQuestion() {
