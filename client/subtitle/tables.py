@@ -235,6 +235,19 @@ def model_line(model: ModelFacts) -> str:
     return f"model {model.name}: {model_state(model)}{cause}"
 
 
+def model_note(model: ModelFacts) -> str:
+    """Return a line about a model that workers keep, or that cannot be used now; "" for another one."""
+    if model.cause:
+        return model_line(model)
+    if model.preload:
+        who = "an admin has requested" if model.is_requested else "configured"
+        return (
+            f"model {model.name}: kept by {model.preload} worker{'s' if model.preload > 1 else ''}, as {who}"
+        )
+    is_unloaded = model.is_requested and not model.slots
+    return f"model {model.name}: unloaded by an admin, until a job needs it" if is_unloaded else ""
+
+
 def _link(worker: WorkerFacts) -> str:
     """Return how far a worker on another host is away, and what went there and came back."""
     if not worker.host:

@@ -120,6 +120,21 @@ def test_jobs_are_chosen_by_tag_and_all(daemon: Daemon, tmp_path: Path) -> None:
         assert subtitle(daemon, *words).returncode == 2
 
 
+def test_lists_are_filtered_and_sorted(daemon: Daemon, tmp_path: Path) -> None:
+    first, second = submitted(daemon, tmp_path, "b.mp4", "a.mp4", tag="sorted")
+    for words, expected in (
+        (("--sort", "name"), [second, first]),
+        (("--sort", "oldest"), [first, second]),
+        (("--model", "demo", "--all"), [second, first]),
+        (("--unheard",), []),
+        (("--damaged", "--language", "ja"), []),
+        (("--inbox", "/nowhere"), []),
+    ):
+        found = subtitle(daemon, "list", "--tag", "sorted", "--json", *words)
+        assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == expected, words
+    assert subtitle(daemon, "list", first, "--unheard").returncode == 2
+
+
 def test_refused_job_does_not_stop_the_others_and_is_reported_in_words(
     daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -712,6 +712,10 @@ def test_the_daemon_starts_and_restarts_the_gateway(tmp_path: Path) -> None:
     with Daemon(tmp_path, http=schema.HttpConfig(listen=address)) as daemon:
         daemon.start()
         eventually(answers, "the gateway answers")
+        shown = httpx.get(
+            f"http://{address}/api/operate", params={"log_lines": 9, "log_text": "http.listening"}
+        )
+        assert len(shown.json()["log"]) == 1, "the gateway's own line"
         workers = daemon.workers()
         [first] = gateways_of(daemon.pid)
         os.kill(first, signal.SIGKILL)

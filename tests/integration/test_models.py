@@ -171,6 +171,15 @@ def test_an_admin_loads_and_unloads_models(daemon: Daemon, tmp_path: Path) -> No
     )
     assert done.stdout == "copy: 1 worker will load it and keep it; see `subtitle models`\n"
     eventually(lambda: held() == {"copy"}, "the worker has loaded the model")
+    listed = subprocess.run(
+        [command[0], "models", "--server", daemon.endpoint],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=True,
+    ).stdout
+    assert "model copy: kept by 1 worker, as an admin has requested\n" in listed
+    assert "model demo: unloaded by an admin, until a job needs it\n" in listed
     assert (facts("copy").preload, facts("copy").is_requested) == (1, True)
     with (
         GatewayProcess(daemon, tmp_path / "gateway") as gateway,

@@ -52,6 +52,8 @@ class ModelChecks:
         """Models for which others were unloaded, by slot and name."""
         self._since: dict[str, float] = {}
         """Since when a model has had waiting segments, and no worker has held it."""
+        self._requested: dict[str, int] = {}
+        """How many workers an admin has had load a model, 0 after an unload, by name."""
         self._freed: dict[str, set[str]] = {}
         """Models that each worker had to unload for an admin, by its identity."""
         self._late: dict[str, Counter[str]] = {}
@@ -69,9 +71,19 @@ class ModelChecks:
                 }
                 for held in (*self._held.values(), *self._kept.values(), *self._unloaded.values()):
                     held.difference_update(changed)
+                changed |= {
+                    name for name in before if name in after and after[name].preload != before[name].preload
+                }
+                self._requested = {
+                    name: workers
+                    for name, workers in self._requested.items()
+                    if name in after and name not in changed
+                }
                 self._crowded.clear()
                 self._since.clear()
                 self._late.clear()
+            case ev.ModelRequested(model=name, workers=workers):
+                self._requested[name] = workers
             case ev.MessageReceived(worker=identity, message=pr.WorkerReady() as ready):
                 worker = self._broker.worker_table.current(identity)
                 if worker is not None and worker.state is WorkerState.STARTING:  # the message may be repeated
@@ -147,6 +159,11 @@ class ModelChecks:
             case _:
                 pass
 
+    def _preload(self, name: str) -> int:
+        """Return how many workers are to keep a model: as an admin has requested, or as configured."""
+        spec = self._broker.placement.specs.get(name)
+        return 0 if spec is None else self._requested.get(name, spec.preload)
+
     def _check_freed(self, identity: str, name: str) -> None:
         """Check that a worker unloads a model only if an admin wants that, and nothing needs the model there."""
         self._freed.setdefault(identity, set()).add(name)
@@ -156,7 +173,7 @@ class ModelChecks:
             raise Violation(f"{identity} is to unload {name!r} and has leases of it")
         if broker.lease_dispatch.ready.count(name) and not broker.is_held:
             raise Violation(f"{identity} is to unload {name!r}, for which segments wait")
-        if broker.placement.preload(name):
+        if self._preload(name):
             raise Violation(f"{identity} is to unload {name!r}, which is to be kept")
 
     def _leased(self, action: ac.SendLease, now: float) -> None:
@@ -175,7 +192,7 @@ class ModelChecks:
         held, ready = self._held[lease.worker], self._broker.lease_dispatch.ready
         self._check_preloads(worker, {*message.evict, *message.may_evict})
         self._check_order(worker, (*message.evict, *message.may_evict), has_segments=bool(message.items))
-        if not message.items and not self._broker.placement.preload(lease.model):
+        if not message.items and not self._preload(lease.model):
             raise Violation(f"{lease.worker} is to load {lease.model!r}, which nothing needs")
         if message.items and self._broker.is_held:
             raise Violation(f"{lease.worker} is leased segments while the queue is paused")
@@ -208,7 +225,7 @@ class ModelChecks:
         is_expected = (
             bool(action.message.evict) or self._devices.is_measured or (worker.slot, name) in self._crowded
         )
-        is_preload = self._count_other_holders(worker, name) < self._broker.placement.preload(name)
+        is_preload = self._count_other_holders(worker, name) < self._preload(name)
         if known_s is not None and own is not None and is_expected and not is_preload:
             is_urgent = not priorities or own > max(priorities)
             needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
@@ -242,19 +259,19 @@ class ModelChecks:
                 and name in self._kept.get(other.identity, ())
                 for other in self._broker.worker_table.of(Role.TRANSCRIBE)
             )
-            count = min(spec.preload, self._broker.placement.preload(name)) if spec is not None else 0
+            count = min(spec.preload, self._preload(name)) if spec is not None else 0
             if is_kept and others < count:
                 raise Violation(f"{worker.identity} may unload the preloaded model {name!r}")
 
     def _check_order(self, worker: Worker, unloaded: tuple[str, ...], *, has_segments: bool) -> None:
         """Check that a worker unloads a model that an admin has loaded after all others without work, and only for segments."""
-        placement, ready = self._broker.placement, self._broker.lease_dispatch.ready
+        ready = self._broker.lease_dispatch.ready
         kept = {
             name
             for name in unloaded
-            if placement.is_requested(name)
+            if self._requested.get(name)
             and worker.holds(name)
-            and self._count_other_holders(worker, name) < placement.preload(name)
+            and self._count_other_holders(worker, name) < self._requested[name]
         }
         if kept and not has_segments:
             raise Violation(f"{worker.identity} may unload {sorted(kept)} for a model without segments")
@@ -325,9 +342,7 @@ class ModelChecks:
     def missing_preloads(self) -> list[str]:
         """Return the preloaded models that fewer workers hold than should, and than have room for them."""
         placement = self._broker.placement
-        is_room_taken = any(
-            placement.is_requested(name) and placement.preload(name) for name in placement.specs
-        )
+        is_room_taken = any(self._requested.values())
         if is_room_taken or not self._devices.has_room_for_preloads:
             return []
         workers = [w for w in self._broker.worker_table.of(Role.TRANSCRIBE) if w.state in AT_WORK]
@@ -335,5 +350,5 @@ class ModelChecks:
             spec.name
             for spec in placement.specs.values()
             if sum(spec.name in self._held[worker.identity] for worker in workers)
-            < min(placement.preload(spec.name), len(workers))
+            < min(self._preload(spec.name), len(workers))
         ]

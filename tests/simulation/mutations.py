@@ -315,6 +315,16 @@ def _evict_anything(
     return _evictable(placement, worker, waiting)
 
 
+def _free_models_in_use(lease_dispatch: LeaseDispatch, *, is_held: bool) -> None:
+    """Have models unloaded that leases and waiting segments need."""
+    del is_held
+    placement = lease_dispatch.placement
+    for identity, names in placement.to_unload.items():
+        if lease_dispatch._worker_table.current(identity) is not None:
+            lease_dispatch._out += [ac.SendMessage(identity, pr.FreeModel(model=name)) for name in names]
+    placement.to_unload.clear()
+
+
 def _keep_without_room(placement: ModelPlacement, worker: Worker, name: str) -> bool:
     """Keep a preloaded model also if there is no room for the default model beside it."""
     return bool(placement.specs.get(name, ModelSpec()).preload) and worker.holds(name)
@@ -349,6 +359,19 @@ MODEL_MUTATIONS = (
         "a preloaded model is unloaded when it is idle", daemon_run, "model_specs", _specs_with_idle_unload
     ),
     Mutation("a preload unloads the default model", ModelPlacement, "_evictable", _evict_anything),
+    Mutation("a model is unloaded while it is used", LeaseDispatch, "_free_models", _free_models_in_use),
+    Mutation(
+        "a model that an admin has unloaded is loaded again",
+        ModelPlacement,
+        "preload",
+        lambda placement, name: placement.specs[name].preload if name in placement.specs else 0,
+    ),
+    Mutation(
+        "a model that an admin has loaded is unloaded as any other",
+        ModelPlacement,
+        "_is_requested_on",
+        lambda *_: False,
+    ),
     Mutation("a preloaded model leaves the default no room", ModelPlacement, "_is_kept", _keep_without_room),
     Mutation(
         "a load that runs out of memory is not tried again", ResidentModels, "_unload_one", lambda *_: None

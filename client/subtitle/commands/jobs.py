@@ -25,7 +25,7 @@ from subtitle.commands.selection import (
 )
 from subtitle.commands.submit import WhichSubtitles
 from subtitle.errors import SubtitleError
-from subtitle.messages import Task
+from subtitle.messages import JobSort, Task
 from subtitle.output_files import format_of, save_all
 from subtitle.progress import ENDED, tasks_of
 
@@ -44,6 +44,18 @@ if TYPE_CHECKING:
     help=f"Only this state: {', '.join(STATES)}; may be repeated.",
 )
 @click.option("--tag", help="Only jobs with this tag.")
+@click.option("--language", default="", help="Only jobs in this language, by any usual name.")
+@click.option("--model", default="", metavar="NAME", help="Only jobs of this model.")
+@click.option("--inbox", default="", metavar="FOLDER", help="Only jobs of this inbox.")
+@click.option("--damaged", "is_damaged", is_flag=True, help="Only jobs with lost audio.")
+@click.option("--unheard", "is_unheard", is_flag=True, help="Only jobs with speech without text.")
+@click.option(
+    "--sort",
+    default="newest",
+    show_default=True,
+    type=click.Choice(get_args(JobSort)),
+    help="Order; `subtitle queue` shows that of the queue with positions.",
+)
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of jobs."
 )
@@ -59,14 +71,19 @@ def list_jobs(
     *,
     is_all: bool,
     is_json: bool,
+    **filters: Any,
 ) -> None:
     """List jobs, newest first: all, or those with an id or file name."""
+    if jobs and any(value for name, value in filters.items() if name != "sort"):
+        raise click.UsageError("give jobs, or filters")
     if jobs:
         found = {job.id: job for word in jobs for job in find(client, word, states)}
         listed = [job for job in found.values() if tag is None or job.tag == tag]
     else:
         listed = list(
-            all_jobs(client, states, tag=tag) if is_all else client.list(states, limit=limit, tag=tag)
+            all_jobs(client, states, tag=tag, **filters)
+            if is_all
+            else client.list(states, limit=limit, tag=tag, **filters)
         )
     if is_json:
         for job in listed:

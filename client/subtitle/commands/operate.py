@@ -132,8 +132,8 @@ def models(context: click.Context, connection: ConnectionOptions, *, is_json: bo
     console = Console()
     console.print(tables.models_table(found))
     for model in found:
-        if model.cause:
-            console.print(tables.model_line(model), highlight=False, markup=False)
+        if line := tables.model_note(model):
+            console.print(line, highlight=False, markup=False)
 
 
 @models.command()

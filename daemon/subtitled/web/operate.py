@@ -85,7 +85,7 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
     details = [t("operate.loads", n=model.loads) if is_loadable else model.source, *row.details]
     if model.preload:
         details.append(t("operate.kept_requested" if model.is_requested else "operate.kept", n=model.preload))
-    elif model.is_requested:
+    elif model.is_requested and not model.slots:
         details.append(t("operate.unloaded"))
     return {
         "name": model.name,
