@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import logging
 import os
 import re
@@ -212,15 +213,20 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
     return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
 
 
-LAST_LINES: Final[deque[tuple[int, str]]] = deque(maxlen=2000)
-"""Level and text of the last lines, without colors, for an admin's page; only of a process that calls `remember_lines`."""
+LAST_LINES: Final[deque[tuple[int, int, str]]] = deque(maxlen=2000)
+"""Number, level and text of the last lines, without colors, for an admin's page; only in a process that calls `remember_lines`."""
+CHILD_LINES: Final[deque[tuple[int, int, str]]] = deque(maxlen=2000)
+"""Those of child processes: however much they log, the daemon's own lines stay."""
+_numbers = itertools.count()
 MAX_LINE_CHARS = 2000
-"""Of a line in LAST_LINES."""
+"""Of a line that is kept."""
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that control a terminal or reorder text."""
 _FORWARD_VARIABLE = "_SUBTITLED_LOG_LINES"
 """Environment variable with the descriptor of `_line_pipe` that a child process inherits."""
 _RECORD_BYTES = 4000
 """Less than PIPE_BUF: a record is written whole or not at all (pipe(7))."""
-_READ_PAUSE_S = 0.02
+_READ_PAUSE_S = 0.05
 """Between two reads of the pipe: a child that logs without end must not take the daemon's time."""
 _line_pipe: tuple[int, int] | None = None
 """Receives the lines of child processes, as "LEVEL TEXT" with a zero byte after it."""
@@ -258,14 +264,15 @@ def forward_lines(environ: Mapping[str, str]) -> None:
 def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, ...]:
     """Return at most `count` of the last lines of `level` or above that contain `text` (case is ignored), oldest first."""
     lowest, needle = logging.getLevelNamesMapping()[level.upper()], text.casefold()
-    found = [line for number, line in LAST_LINES.copy() if number >= lowest and needle in line.casefold()]
+    lines = sorted((*LAST_LINES.copy(), *CHILD_LINES.copy()))
+    found = [line for _, number, line in lines if number >= lowest and needle in line.casefold()]
     return tuple(found[-count:] if count else ())
 
 
 def _remember(name: str, line: str) -> None:
     number = logging.getLevelNamesMapping()[name.upper()]
     if _line_pipe is not None:
-        LAST_LINES.append((number, _COLOR.sub("", line)[:MAX_LINE_CHARS]))
+        LAST_LINES.append((next(_numbers), number, _COLOR.sub("", line)[:MAX_LINE_CHARS]))
     elif _forward_to is not None:
         record = f"{number} {line}".replace("\0", "").encode("utf-8", "replace")
         with contextlib.suppress(OSError):
@@ -280,9 +287,8 @@ def _read_lines(pipe: int) -> None:
         for record in records:
             number, _, text = record.decode("utf-8", "replace").partition(" ")
             if number in _LEVEL_NUMBERS:
-                plain = _COLOR.sub("", text)[:MAX_LINE_CHARS]
-                clean = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in plain)
-                LAST_LINES.append((int(number), clean))
+                plain = _COLOR.sub("", text[: 2 * MAX_LINE_CHARS])[:MAX_LINE_CHARS]
+                CHILD_LINES.append((next(_numbers), int(number), _UNSAFE.sub("\ufffd", plain)))
         rest = rest[-_RECORD_BYTES:]
         time.sleep(_READ_PAUSE_S)
 

@@ -17,6 +17,7 @@ def test_last_lines_contain_those_of_child_processes(monkeypatch: pytest.MonkeyP
     """Whatever a child writes: control characters are replaced, and what is no line is dropped."""
     monkeypatch.setattr(log, "_line_pipe", None)
     monkeypatch.setattr(log, "LAST_LINES", deque(maxlen=10))
+    monkeypatch.setattr(log, "CHILD_LINES", deque(maxlen=10))
     assert log.for_children() == ({}, ())
     log.remember_lines()
     variables, (pipe,) = log.for_children()
@@ -46,6 +47,13 @@ def test_last_lines_contain_those_of_child_processes(monkeypatch: pytest.MonkeyP
     (line,) = log.last_lines(9, text="1A2B")
     assert '"worker": "gpu0.1"' in line
     assert len(line) == log.MAX_LINE_CHARS
+    log.configure("info", "json", sys.stderr)
+    log.get().info(log.DAEMON_READY)
+    for _ in range(100):
+        os.write(pipe, b"30 flood\0")
+    os.write(pipe, b"30 over\0")
+    eventually(lambda: "over" in str(log.last_lines(1)), "the flood is read")
+    assert len(log.last_lines(99, text="daemon.ready")) == 1, "a child does not displace the daemon's lines"
 
 
 def test_a_process_without_a_parent_that_keeps_lines_forwards_none(monkeypatch: pytest.MonkeyPatch) -> None:

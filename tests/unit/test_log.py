@@ -248,6 +248,7 @@ def test_operations_lists_exactly_the_events() -> None:
 def test_last_lines_of_a_terminal_have_no_colors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_line_pipe", None)
     monkeypatch.setattr(log, "LAST_LINES", deque(maxlen=10))
+    monkeypatch.setattr(log, "CHILD_LINES", deque(maxlen=10))
     stream = Stream(is_terminal=True)
     log.configure("info", "auto", stream.text)
     log.remember_lines()

@@ -355,6 +355,11 @@ class ModelPlacement:
         if not self.is_preload_missing(name):
             return ""
         spec, waiting = self.specs[name], self._ready.waiting()
+        if name in self._requested and not any(
+            worker.state in AT_WORK and spec.may_be_on(worker.slot)
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+        ):
+            return "no worker that may hold it is running"
         causes = [
             self._obstacle_at(worker, name, now, waiting)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
