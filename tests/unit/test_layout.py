@@ -183,6 +183,20 @@ def test_short_silence_does_not_divide_a_clause() -> None:
     assert layout(phrases) == (Cue(0, 2900, ("He went home.",)),)
 
 
+@pytest.mark.parametrize("count", [8, 9, 15])
+def test_a_phrase_across_a_removed_gap_is_laid_out_as_one(count: int) -> None:
+    text = (
+        "Some of us went over to the old harbour in the morning and then waited for the boat that would take "
+        "us to the island"
+    )
+    whole = spoken(text, 0)
+    first = MediaPhrase(
+        " ".join(text.split()[:count]), 0, count * 300, whole.words[:count], is_continued=True
+    )
+    rest = MediaPhrase(" ".join(text.split()[count:]), count * 300, whole.end_ms, whole.words[count:])
+    assert layout([first, rest], language="en") == layout([whole], language="en")
+
+
 def test_silence_that_the_vad_found_divides_phrases_that_reach_into_it() -> None:
     phrases = [MediaPhrase("He went", 0, 1400), MediaPhrase("home.", 1400, 2900)]
     assert [cue.lines for cue in layout(phrases)] == [("He went home.",)]

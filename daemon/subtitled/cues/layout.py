@@ -186,8 +186,11 @@ def _cleaned(phrases: Iterable[MediaPhrase]) -> Iterator[MediaPhrase]:
     for (phrase, text), following in zip(spoken, [*spoken[1:], None], strict=False):
         end_ms = min(phrase.end_ms, following[0].start_ms) if following else phrase.end_ms
         is_spelt = spelling(phrase.words) == "".join(text.split())
-        yield MediaPhrase(
-            text, phrase.start_ms, max(phrase.start_ms, end_ms), phrase.words if is_spelt else ()
+        yield replace(
+            phrase,
+            text=text,
+            end_ms=max(phrase.start_ms, end_ms),
+            words=phrase.words if is_spelt else (),
         )
 
 
