@@ -48,6 +48,7 @@ from subtitled.asr.language_choice import (
     parts_by_pauses,
     parts_to_compare,
 )
+from subtitled.asr.log_mel import log_mel
 from subtitled.asr.loops import cut_loops
 from subtitled.asr.prompts import MIXED, PromptBuilder, PromptRequest
 from subtitled.config.layout_limits import LayoutLimits, limits_for
@@ -192,9 +193,7 @@ class Engine:
 
     def features(self, pcm: np.ndarray) -> np.ndarray:
         """Return the log-mel features, float32 (n_mels, frames), of `pcm`, int16 (n,) at 16 kHz mono."""
-        audio = pcm.astype(np.float32) / 32768.0
-        features: np.ndarray = self.model.feature_extractor(audio)[..., :-1]
-        return features
+        return log_mel(pcm, self.model.feature_extractor.mel_filters)
 
     def transcribe(
         self,
