@@ -117,7 +117,11 @@ def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Pa
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
     long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")
     process = start(home, short, long, "--model", "demo")
-    eventually(lambda: done_segments(home) >= 3, "some segments are done", WAIT_S)
+    eventually(
+        lambda: done_segments(home) >= 3 and (tmp_path / "short.en.srt").exists(),
+        "the short file and some segments are done",
+        WAIT_S,
+    )
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, stderr
