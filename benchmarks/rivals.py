@@ -5,7 +5,7 @@
 
 Three kinds of work, made from the English demo recording: a long talk that repeats itself; clips of 5 to 15 s; a dialogue with 5 to 40 s
 of silence between its sentences. Two are real speech (benchmarks/parts/corpus.py), for a real model: a lecture of ten minutes, and
-excerpts of 5 to 15 s from it, whose true text is not known. Each is subtitled by
+excerpts of 5 to 15 s from recordings in several languages, each with its language given. Each is subtitled by
 
     daemon          `subtitled run`, with one CPU slot, warm
     WhisperModel    faster-whisper's `WhisperModel.transcribe`, file by file in one warm process, with its VAD filter
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from parts import rival
-from parts.corpus import corpus_folder, load_corpus
+from parts.corpus import Recording, corpus_folder, load_corpus
 from parts.processes import cpu_s, family, machine, peak_mb
 from parts.rival import Figures, Task
 from parts.served import Served
@@ -51,6 +51,7 @@ from parts.speech import (
     word_errors,
     words,
 )
+from subtitled.media.decode import open_media
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -75,6 +76,10 @@ class Work(Struct, frozen=True):
     files: tuple[Path, ...]
     truth: str
     audio_s: float
+    languages: tuple[str, ...] = ()
+    """That of each file, if there are several."""
+    judged: int | None = None
+    """How many of the files `truth` is the text of; None: all."""
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
@@ -136,24 +141,46 @@ def _make_lecture(folder: Path) -> Work:
 
 
 def _make_excerpts(folder: Path, count: int) -> Work:
-    """Write excerpts of 5 to 15 s, each cut in the quietest tenth of its last second; from the start again at the end."""
+    """Write excerpts of 5 to 15 s, cut in the quietest tenth of a second near equal parts; a short recording is one."""
     import numpy as np
     import soundfile
 
-    speech, _ = _lecture()
     files: list[Path] = []
-    samples, at = 0, 0
-    for number in range(count):
-        length = (5 + number * 7 % 11) * RATE
-        if at + length > len(speech):
-            at = 0
-        tenths = speech[at + length - RATE : at + length].astype(np.float32).reshape(10, -1)
-        end = at + length - RATE + (int(np.argmin((tenths**2).mean(axis=1))) * 2 + 1) * RATE // 20
-        files.append(folder / f"excerpt{number:03}.flac")
-        soundfile.write(files[-1], speech[at:end], RATE)
-        samples += end - at
-        at = end
-    return Work(tuple(files), "", samples / RATE)
+    languages: list[str] = []
+    truth: list[str] = []
+    samples = judged = 0
+    for one in _excerpted():
+        with open_media(str(corpus_folder() / one.file)) as decoder:
+            speech = np.concatenate(list(decoder))
+        parts = max(1, round(len(speech) / RATE / 10))
+        cuts = [0]
+        for part in range(1, parts):
+            start = len(speech) * part // parts - RATE
+            tenths = speech[start : start + 2 * RATE].astype(np.float32).reshape(20, -1)
+            cuts.append(start + (int(np.argmin((tenths**2).mean(axis=1))) * 2 + 1) * RATE // 20)
+        cuts = [*cuts, len(speech)][: count - len(files) + 1]
+        for start, end in itertools.pairwise(cuts):
+            files.append(folder / f"excerpt{len(files):03}.flac")
+            languages.append(one.language or "")
+            soundfile.write(files[-1], speech[start:end], RATE)
+        samples += cuts[-1]
+        if cuts[-1] == len(speech):
+            truth.append(one.text or "")
+            judged = len(files)
+    return Work(tuple(files), " ".join(truth), samples / RATE, tuple(languages), judged)
+
+
+def _excerpted() -> list[Recording]:
+    """Return the recordings whose language and text are known, the longest one last."""
+    known = [
+        one
+        for one in load_corpus(corpus_folder())
+        if one.text
+        and one.language not in {None, "mixed"}
+        and one.kind != "container"  # the same recordings once more
+        and one.file != "fr_radio.mp3"  # its text is incomplete
+    ]
+    return sorted(known, key=lambda one: one.seconds)
 
 
 def _clips() -> Iterator[tuple[float, float, str]]:
@@ -196,15 +223,18 @@ def _make_dialogue(folder: Path, minutes: float) -> Work:
 
 def run_daemon(work: Work, warmup: Path, folder: Path, *, model: str, threads: int) -> Figures:
     """Have a fresh daemon, warm, do the work."""
-    with Served(folder, model=model, beam=BEAM, batch_size=BATCH, threads=threads) as daemon:
+    languages = sorted(set(work.languages))
+    with Served(
+        folder, model=model, beam=BEAM, batch_size=BATCH, threads=threads, languages=languages
+    ) as daemon:
         daemon.wait_until_ready()
         daemon.subtitle(daemon.stage([warmup]))
         copies = daemon.stage(work.files)
         pids = family(daemon.pid)
         wall, cpu = time.perf_counter(), cpu_s(pids)
-        targets, first_s = daemon.subtitle(copies)
+        targets, first_s = daemon.subtitle(copies, work.languages)
         wall, cpu = time.perf_counter() - wall, cpu_s(pids) - cpu
-        said = " ".join(srt_text(target) for target in targets)
+        said = "\n".join(srt_text(target) for target in targets)
         return Figures(wall, cpu, peak_mb(pids), first_s, said)
 
 
@@ -259,6 +289,7 @@ def measure(
                     batch_size=BATCH,
                     beam=BEAM,
                     threads=options.threads,
+                    languages=work.languages,
                 )
                 run = rival.run(task, {**environ, **own})
             if name not in best or run.wall_s < best[name].wall_s:
@@ -277,12 +308,13 @@ def print_table(name: str, work: Work, runs: Mapping[str, Figures]) -> None:
     truth, reference, own = words(work.truth), words(runs["WhisperModel"].said), runs["daemon"]
     for way, run in runs.items():
         said = words(run.said)
+        judged = words("\n".join(run.said.split("\n")[: work.judged]))
         ratio = (
             "" if way == "daemon" else f"wall {own.wall_s / run.wall_s:.2f}, cpu {own.cpu_s / run.cpu_s:.2f}"
         )
         print(
             f"{way:<22}{run.wall_s:>7.1f} s{work.audio_s / run.wall_s:>8.1f}{run.cpu_s:>7.1f} s{run.peak_mb:>6.0f} MB"
-            f"{run.first_s:>7.1f} s{_share(truth, said):>9}{_share(reference, said):>9}   {ratio}".rstrip()
+            f"{run.first_s:>7.1f} s{_share(truth, judged):>9}{_share(reference, said):>9}   {ratio}".rstrip()
         )
     for kind, suffix in (("as they come", ""), ("with the same malloc", " + malloc")):
         rivals = [

@@ -43,6 +43,14 @@ class Task(Struct, frozen=True, kw_only=True):
     beam: int
     threads: int
     language: str = LANGUAGE
+    languages: tuple[str, ...] = ()
+    """That of each file, if there are several."""
+
+    def language_of(self, file: str) -> str:
+        """Return the language of a file, or of the warm-up."""
+        return (
+            self.languages[self.files.index(file)] if self.languages and file in self.files else self.language
+        )
 
 
 class Figures(Struct, frozen=True):
@@ -54,6 +62,7 @@ class Figures(Struct, frozen=True):
     first_s: float
     """Until the first subtitle file was there."""
     said: str
+    """The text of each file, a line for each."""
 
 
 def run_model(task: Task) -> Figures:
@@ -63,7 +72,7 @@ def run_model(task: Task) -> Figures:
     def transcribe(file: str) -> Any:
         return model.transcribe(
             file,
-            language=task.language,
+            language=task.language_of(file),
             beam_size=task.beam,
             vad_filter=True,
             condition_on_previous_text=False,
@@ -81,7 +90,7 @@ def run_pipeline(task: Task, *, is_plain: bool = False) -> Figures:
     def transcribe(file: str) -> Any:
         return pipeline.transcribe(
             file,
-            language=task.language,
+            language=task.language_of(file),
             beam_size=task.beam,
             batch_size=task.batch_size,
             without_timestamps=is_plain,
@@ -106,7 +115,7 @@ def run_command(task: Task) -> Figures:
                 "--output_dir",
                 task.into,
             ),
-            *("--output_format", "srt", "--language", task.language, "--beam_size", str(task.beam)),
+            *("--output_format", "srt", "--language", task.language_of(file), "--beam_size", str(task.beam)),
             *("--device", task.device, "--compute_type", task.compute_type, "--threads", str(task.threads)),
             *("--condition_on_previous_text", "False"),
         ]
@@ -129,7 +138,7 @@ def run_server(task: Task) -> Figures:
 
         def subtitle(file: str) -> Path:
             target = Path(task.into, f"{Path(file).stem}.txt")
-            target.write_text(server.transcribe(file, task.language), "utf-8")
+            target.write_text(server.transcribe(file, task.language_of(file)), "utf-8")
             return target
 
         return _file_by_file(task, subtitle, [os.getpid(), server.pid])
@@ -186,7 +195,7 @@ def _file_by_file(task: Task, subtitle: Callable[[str], Path], pids: Sequence[in
 
 
 def _text_of(targets: Any) -> str:
-    return " ".join(srt_text(target) for target in targets)
+    return "\n".join(srt_text(target) for target in targets)
 
 
 if __name__ == "__main__":

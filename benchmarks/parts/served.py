@@ -17,7 +17,7 @@ from parts.speech import LANGUAGE
 from subtitle import Client, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 TIMEOUT_S = 3600
 POLL_S = 0.005
@@ -51,6 +51,20 @@ dir = '{folder}/state'
 {more}"""
 
 
+INBOX = """
+[[inbox]]
+path = '{folder}/{name}'
+output = '{folder}/outbox'
+language = "{language}"
+settle_s = {settle_s}
+"""
+
+
+def _inbox(language: str) -> str:
+    """Return the name of the folder for files in one of several languages."""
+    return f"inbox-{language}"
+
+
 class Served:
     """A daemon in a folder; a context manager that ends it."""
 
@@ -68,6 +82,7 @@ class Served:
         remote: str = "",
         more: str = "",
         language: str = LANGUAGE,
+        languages: Collection[str] = (),
         settle_s: float = 0,
         stop_timeout_s: float = 30,
         prefix: Sequence[str] = (),
@@ -76,11 +91,11 @@ class Served:
     ) -> None:
         """Start it; `command` gives another one than `subtitled run`, from the path of the configuration.
 
-        `prefix` are words to put before the command.
+        `prefix` are words to put before the command; `languages` have inboxes of their own, beside that of `language`.
         """
         self.folder = folder
         self.language = language
-        for name in ("inbox", "outbox", "copies"):
+        for name in ("inbox", *map(_inbox, languages), "outbox", "copies"):
             (folder / name).mkdir(parents=True)
         # A socket's path may have 107 bytes at most.
         self._sockets = tempfile.mkdtemp(prefix="bench-")
@@ -97,7 +112,11 @@ class Served:
                 devices=list(devices),
                 pool=pool,
                 remote=remote,
-                more=more,
+                more=more
+                + "".join(
+                    INBOX.format(folder=folder, name=_inbox(one), language=one, settle_s=settle_s)
+                    for one in languages
+                ),
                 language=language,
                 settle_s=settle_s,
                 stop_timeout_s=stop_timeout_s,
@@ -150,12 +169,19 @@ class Served:
             copy.hardlink_to(file)
         return copies
 
-    def subtitle(self, copies: Sequence[Path]) -> tuple[list[Path], float]:
-        """Move staged files into the inbox; return their subtitles when all are there, and the seconds to the first."""
-        waited = [self.folder / "outbox" / f"{copy.stem}.{self.language}.srt" for copy in copies]
+    def subtitle(self, copies: Sequence[Path], languages: Sequence[str] = ()) -> tuple[list[Path], float]:
+        """Move staged files into their inboxes; return their subtitles when all are there, and the seconds to the first.
+
+        `languages`: that of each file, if there are several.
+        """
+        inboxes = list(map(_inbox, languages)) or ["inbox"] * len(copies)
+        waited = [
+            self.folder / "outbox" / f"{copy.stem}.{language}.srt"
+            for copy, language in zip(copies, languages or [self.language] * len(copies), strict=True)
+        ]
         started, first_s = time.perf_counter(), 0.0
-        for copy in copies:
-            copy.rename(self.folder / "inbox" / copy.name)
+        for copy, inbox in zip(copies, inboxes, strict=True):
+            copy.rename(self.folder / inbox / copy.name)
         missing = list(waited)
         for _ in self.until_given_up():
             missing = [target for target in missing if not target.exists()]

@@ -68,8 +68,9 @@ def make_warmup(folder: Path) -> Path:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, without case and punctuation."""
-    return re.findall(r"[a-z']+", text.casefold())
+    """Return the words of a text, without case and punctuation; of Chinese, Japanese and Korean the characters."""
+    spaced = re.sub(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])", r" \1 ", text.casefold())
+    return re.findall(r"(?:[^\W\d_]|')+", spaced)
 
 
 def word_errors(truth: Sequence[str], said: Sequence[str]) -> int:
@@ -88,6 +89,6 @@ def word_errors(truth: Sequence[str], said: Sequence[str]) -> int:
 
 
 def srt_text(path: Path) -> str:
-    """Return what a SubRip file says, without numbers and times."""
+    """Return the text of a SubRip file as one line, without numbers and times."""
     lines = path.read_text("utf-8").splitlines()
     return " ".join(line for line in lines if "-->" not in line and not line.isdigit())
