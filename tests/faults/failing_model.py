@@ -95,5 +95,6 @@ def load_faulty(plan: PlannedFaults, name: str, *, compute_type: str, cpu_thread
     """Load a model on the CPU, whatever device it is meant for, and put the gate before its native part."""
     _suffer(plan.strike_model("load", 1, is_marked=False), plan)
     model = subtitled.asr.model.load(name, device="cpu", compute_type=compute_type, cpu_threads=cpu_threads)
-    model.model = FailingWhisper(model.model, plan)
+    if hasattr(model, "model"):  # no translation model
+        model.model = FailingWhisper(model.model, plan)
     return model

@@ -338,6 +338,19 @@ def test_layout_limits_apply_immediately_and_to_downloads(browser: Browser, talk
     browser.wait_until_gone("#reset")
 
 
+def test_all_cues_are_printed(browser: Browser) -> None:
+    browser.devtools("Emulation.setEmulatedMedia", media="print")
+    try:
+        browser.wait_until_gone("#media")
+        height, shown = browser.script(
+            "const list = document.getElementById('scroll'); return [list.scrollHeight, list.clientHeight]"
+        )
+        assert height == shown
+        assert browser.find_all("#list a.cue")[-1].is_shown
+    finally:
+        browser.devtools("Emulation.setEmulatedMedia", media="")
+
+
 def test_an_invalid_limit_is_reported(browser: Browser) -> None:
     before = cues(browser)
     browser.wait_for("[name=max_chars]").type("3")

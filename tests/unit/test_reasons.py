@@ -143,6 +143,8 @@ def test_a_text_is_translated_with_its_parameters_and_their_reasons() -> None:
     assert (
         translate(t, "/out cannot be written: No space left on device") == "無法寫入 /out：裝置沒有剩餘空間"
     )
+    quoted = """"it's.mp4" is empty (0 bytes); copy it again"""
+    assert translate(t, quoted) == "「it's.mp4」是空檔案（0 位元組）；請重新複製"
     assert translate(t, "job 7 is done; it cannot be cancelled") == "工作 7 的狀態是「完成」，無法取消"
     assert translate(t, "decoded as en, the file is in zh") == "以英語辨識，但檔案為中文"
     assert translate(

@@ -69,7 +69,7 @@ class Translator:
     def target_name(self, tag: str) -> str:
         """Return the name of a language to translate to, with its tag if that names a country or a script."""
         name = self.language_name(code_of(tag) or tag)
-        return f"{name} ({tag})" if "-" in tag else name
+        return self("translation.language", name=name, tag=tag) if "-" in tag else name
 
     def script_messages(self, prefix: str = "script") -> dict[str, str]:
         """Return the messages that scripts use, by key without its prefix."""

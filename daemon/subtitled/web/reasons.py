@@ -106,8 +106,8 @@ def _param(t: Translator, name: str, value: str, depth: int) -> str:
         return t.lookup("task", value)
     if name.startswith("language"):
         return t.language_name(value.strip("'"))
-    # The daemon quotes names as Python does.
-    return t("page.quote", text=value[1:-1]) if re.fullmatch("'[^']*'", value) else value
+    # The daemon quotes names as Python does: those that contain ' in ".
+    return t("page.quote", text=value[1:-1]) if re.fullmatch("'[^']*'|\"[^\"]*\"", value) else value
 
 
 @cache

@@ -9,7 +9,7 @@ from msgspec import Struct
 from subtitle.eta import Speed
 from subtitle.messages import AudioTrack, JobFacts, ModelFacts, StatsInfo, WorkerFacts
 from subtitle.progress import ENDED, progress_of
-from subtitled.languages import code_of
+from subtitled.languages import UNDETERMINED, code_of
 from subtitled.web.i18n import Translator
 
 CANCELLABLE = frozenset({"receiving", "queued", "preparing", "transcribing"})
@@ -245,9 +245,9 @@ def model_row(model: ModelFacts, t: Translator) -> ModelViewModel:
 
 def track_summary(track: AudioTrack, t: Translator) -> str:
     """Return an audio track in a few words."""
+    language = "" if track.language.lower() in UNDETERMINED else track.language
     details = [
-        (track.language and t.language_name(code_of(track.language) or track.language))
-        or t("track.no_language"),
+        (language and t.language_name(code_of(language) or language)) or t("track.no_language"),
         t("track.title", title=track.title) if track.title else "",
         t("track.channels", n=track.channels),
         *(t.lookup("track.flag", flag) for flag in track.flags),
