@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import media
 from subtitled.config import schema
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
+from subtitled.media.decode import open_media
 from subtitled.media.ingest import Ingest, IngestedSegment, recut
 
 if TYPE_CHECKING:
@@ -71,6 +73,22 @@ def test_speech_is_clear_in_whatever_channels_it_is(
     path = media.write_sound(tmp_path / name, np.column_stack(channels))
     source, segments = prepared(path)
     assert source == AudioSource(1, mix)
+    assert likeness(segments) > 0.95
+
+
+def test_channels_in_an_unusual_order_keep_the_names_of_the_container(tmp_path: Path) -> None:
+    """PyAV frees such a layout twice if it is read from a frame."""
+    path = media.mux(
+        tmp_path / "a.mov", media.Voice(SPEECH), codec="pcm_s16le", rate=RATE, layout="5.1(side)"
+    )
+    content = path.read_bytes()
+    at = content.index(b"chan") + 8
+    # Apple's kAudioChannelLayoutTag_MPEG_5_1_B.
+    path.write_bytes(content[:at] + struct.pack(">I", 122 << 16 | 6) + content[at + 4 :])
+    source, segments = prepared(path)
+    with open_media(str(path)) as decoder:
+        assert decoder.info.channel_names == ("FL", "FR", "SL", "SR", "FC", "LFE")
+    assert source == AudioSource(1, "surround")
     assert likeness(segments) > 0.95
 
 

@@ -100,13 +100,16 @@ class Track:
         """Bytes at which the last packets began: in Ogg a gap shows some pages later."""
         self._container = open_container(file)
         try:
-            self.tracks = _audio_tracks(self._container, file)
+            names = [_channel_names(stream) for stream in self._container.streams.audio[:_MAX_TRACKS]]
+            self.tracks = _audio_tracks(self._container, file, names)
             try:
                 ordered = order_tracks(self.tracks, str(number) if number else wanted, language)
             except ValueError as error:
                 raise MediaError(f"{file.name}: {error}") from error
             self.order = tuple(track.number for track in ordered)
             self._stream = self._container.streams.audio[self.order[0] - 1]
+            self._names = names[self.order[0] - 1]
+            """The channels that the container names."""
             for stream in self._container.streams:
                 if stream is not self._stream:
                     stream.discard = Discard.all
@@ -186,7 +189,7 @@ class Track:
                 self._note_damage(self._clock.before_ns, silence * 1_000_000_000 // rate)
             is_new = kind != (rate, frame.format.name, channels)
             if samples and (is_new or silence or overlaps or samples * channels >= BLOCK):
-                yield _mixed(held.read(), overlap, mixes)
+                yield _mixed(held.read(), overlap, self._names, mixes)
                 samples = 0
             if is_new:
                 if rate not in SAMPLE_RATES:
@@ -201,7 +204,7 @@ class Track:
             held.write(frame)
             samples += count
         if samples:
-            yield _mixed(held.read(), overlap, mixes)
+            yield _mixed(held.read(), overlap, self._names, mixes)
         if is_whole and self._file.fault is None:
             with self._file.recorded_fault():
                 self._note_end()
@@ -317,7 +320,7 @@ class Track:
             duration_s=self._duration_s(),
             offset_samples=self._offset(first),
             track=self.order[0],
-            channel_names=_channel_names(first),
+            channel_names=_names_of(first, self._names),
         )
 
     def _duration_s(self) -> float | None:
@@ -456,11 +459,30 @@ def _mix(
         result *= np.float32(scale)
 
 
-def _channel_names(frame: Any) -> tuple[str, ...]:
-    return tuple(channel.name for channel in frame.layout.channels)
+def _channel_names(stream: Any) -> tuple[str, ...]:
+    """Return the names of a track's channels; the decoder gets a layout without names if their order is unusual.
+
+    PyAV 18.1 frees such a layout once with each object that has it, which ends the process.
+    """
+    context = stream.codec_context
+    if context is None:
+        return ()
+    layout = context.layout
+    names = tuple(channel.name for channel in layout.channels)
+    if "(" in layout.name:  # "6 channels (FL+FR+SL+SR+FC+LFE)"
+        context.layout = f"{len(names)}C"
+    return names
 
 
-def _mixed(frame: Any, overlap: int, mixes: Sequence[str]) -> tuple[int, NDArray[np.float32]]:
+def _names_of(frame: Any, declared: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a frame's channels: its own, or else those that the container declares."""
+    names = tuple(channel.name for channel in frame.layout.channels)
+    return declared if "NONE" in names and len(declared) == len(names) else names
+
+
+def _mixed(
+    frame: Any, overlap: int, declared: tuple[str, ...], mixes: Sequence[str]
+) -> tuple[int, NDArray[np.float32]]:
     """Return the sample rate of a frame, and each mix without its first `overlap` samples, (mixes, n)."""
     channels = frame.layout.nb_channels
     # Not by `AudioFrame.to_ndarray`: it counts planes up to a null pointer, which eight planes or more do not
@@ -472,7 +494,7 @@ def _mixed(frame: Any, overlap: int, mixes: Sequence[str]) -> tuple[int, NDArray
         for plane in range(planes)
     ]
     channel_pcm = pcm if planes == channels else pcm[0].reshape(-1, channels).T
-    return frame.sample_rate, mixed(channel_pcm, _channel_names(frame), mixes)
+    return frame.sample_rate, mixed(channel_pcm, _names_of(frame, declared), mixes)
 
 
 def open_container(file: MediaFile) -> Any:
@@ -503,8 +525,10 @@ def _unreadable(name: str, head: bytes, error: Exception) -> MediaError:
     )
 
 
-def _audio_tracks(container: Any, file: MediaFile) -> tuple[AudioTrack, ...]:
-    """Return the audio tracks of a container; raises MediaError if it has none."""
+def _audio_tracks(
+    container: Any, file: MediaFile, names: Sequence[tuple[str, ...]]
+) -> tuple[AudioTrack, ...]:
+    """Return the audio tracks of a container, with so many channels as they have `names`; raises MediaError if it has none."""
     streams = container.streams.audio
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -515,10 +539,10 @@ def _audio_tracks(container: Any, file: MediaFile) -> tuple[AudioTrack, ...]:
             language=_text(stream.language),
             title=_text(stream.metadata.get("title") or _handler_title(stream)),
             codec=_text(context.name) if (context := stream.codec_context) is not None else "",
-            channels=context.layout.nb_channels if context is not None else 0,
+            channels=len(channels),
             flags=tuple(str(flag.name) for flag in Disposition if flag in stream.disposition),
         )
-        for number, stream in enumerate(streams[:_MAX_TRACKS], 1)
+        for number, (stream, channels) in enumerate(zip(streams, names, strict=False), 1)
     )
 
 
