@@ -94,7 +94,7 @@ def test_ten_thousand_jobs_are_scrolled_filtered_sorted_and_deleted(tmp_path: Pa
 
             def reaches_the_middle() -> bool:
                 browser.devtools(
-                    "Input.dispatchMouseEvent", type="mouseWheel", x=400, y=400, deltaX=0, deltaY=-3000
+                    "Input.dispatchMouseEvent", type="mouseWheel", x=400, y=400, deltaX=0, deltaY=-20_000
                 )
                 shown = browser.script(LAST_IN_SIGHT)
                 return shown is not None and str(shown) > middle
