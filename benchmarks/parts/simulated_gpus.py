@@ -6,6 +6,7 @@ Like `subtitled run` except for the supervisor: each slot's worker is opened in 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,12 @@ class SimulatedSupervisor(Supervisor):
     def __init__(self, environ: Mapping[str, str], folder: str, timing: Timing) -> None:
         super().__init__(environ)
         command = (sys.executable, str(WAITING), folder, str(timing.a_s), str(timing.b_s))
-        self._hosts = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(HOSTS)]
-        self._lines = [host.stdin for host in self._hosts if host.stdin is not None]
+        self._hosts, self._lines = [], []
+        for _ in range(HOSTS):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._hosts.append(subprocess.Popen(command, stdin=theirs.fileno()))
+            self._lines.append(ours)
         self._opened = {"prepare": 0, "transcribe": 0}
 
     def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
@@ -47,9 +52,9 @@ class SimulatedSupervisor(Supervisor):
         del visible_devices
         place = self._opened[settings.role]
         self._opened[settings.role] += 1
-        lines = self._lines[place % len(self._lines)]
-        lines.write(msgspec.json.encode(settings) + b"\n")
-        lines.flush()
+        with self.descriptors.open(settings.identity) as theirs:
+            host = self._lines[place % len(self._lines)]
+            socket.send_fds(host, [msgspec.json.encode(settings)], [theirs.fileno()])
 
     def kill(self, worker: str) -> None:
         """Raise RuntimeError: a simulated worker is never overdue."""

@@ -1,15 +1,17 @@
 """Workers that do nothing but wait, many in one process: each its own DEALER socket and identity.
 
-`waiting.py FOLDER A B` opens a worker for each line of its standard input (JSON of `backend.WorkerSettings`). A transcribe worker takes
-leases as a GPU's does, two at once, and answers each after `A + B x segments` seconds; a prepare worker sends the segments of
-its "file" (which says how many, of how many samples) with real PCM, as fast as its credit goes. When the input ends, what the
-engines have done is written to the folder.
+`waiting.py FOLDER A B` opens a worker for each message of its standard input, a Unix socket (JSON of `protocol.WorkerSettings`, and the
+descriptor of the worker's socket for descriptors). A transcribe worker takes leases as a GPU's does, two at once, reads a byte of
+each page of their PCM, and answers each after `A + B x segments` seconds; a prepare worker sends the segments of its "file" (which
+says how many, of how many samples) with real PCM, as fast as its credit goes. When the input ends, what the engines have done is
+written to the folder.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import socket as unix
 import sys
 import time
 from collections import deque
@@ -28,6 +30,7 @@ from subtitled.core import protocol as be
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
+from subtitled.workers.shared_pcm import ArenaWriter, DescriptorReceiver, lease_audio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from subtitled.core.protocol import WorkerSettings
 
 CREDIT = 2
+PAGE_BYTES = 4096
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 SAID = "He wants sugar and fish from the park, and the weather is cold."
 PHRASE_S = 5
@@ -109,8 +113,10 @@ _RESULT = be.SegmentResult(
 class _Preparer:
     """One reader of files that say what is to be sent."""
 
-    def __init__(self, identity: str, pcm: memoryview) -> None:
+    def __init__(self, identity: str, pcm: memoryview, descriptors: DescriptorReceiver) -> None:
         self.identity = identity
+        self._descriptors = descriptors
+        self._memory: ArenaWriter | None = None
         self._pcm = pcm
         self._feed = self._abandoned = 0
         self._credit_bytes = 0
@@ -125,8 +131,14 @@ class _Preparer:
                 count, samples = Path(os.fsdecode(message.path)).read_text().split()
                 self._feed, self._credit_bytes = message.feed, message.credit_bytes
                 self._segments, self._samples, self._next = int(count), int(samples), 0
-            case be.FeedCredit(feed=feed, bytes=count) if feed == self._feed:
+                if self._memory is not None:
+                    self._memory.close()
+                has_memory = message.has_memory
+                self._memory = ArenaWriter(*self._descriptors.receive(message.feed)) if has_memory else None
+            case be.FeedCredit(feed=feed, bytes=count, free_places=places) if feed == self._feed:
                 self._credit_bytes += count
+                if self._memory is not None:
+                    self._memory.free(places)
             case be.Abandon(feed=feed) if feed == self._feed:
                 self._feed, self._abandoned = 0, feed
             case _:
@@ -148,7 +160,8 @@ class _Preparer:
         self._next += 1
         pcm = self._pcm[: self._samples * 2]
         self._credit_bytes -= len(pcm)
-        return be.Prepared(feed=self._feed, plan=plan), [pcm]
+        place = self._memory.write(pcm) if self._memory is not None else None
+        return be.Prepared(feed=self._feed, plan=plan, place=place), [pcm] if place is None else []
 
 
 class _Host:
@@ -159,6 +172,7 @@ class _Host:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._workers: dict[zmq.Socket[bytes], Transcriber | _Preparer] = {}
+        self._descriptors: dict[zmq.Socket[bytes], DescriptorReceiver] = {}
         self._due: list[tuple[float, int, zmq.Socket[bytes], Transcriber]] = []
         self._beat_at = 0.0
         self._last = 0
@@ -173,10 +187,11 @@ class _Host:
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.connect(settings.endpoint)
+        receiver = self._descriptors[socket] = DescriptorReceiver(settings.descriptors)
         worker: Transcriber | _Preparer = (
             Transcriber(settings.identity, self._timing)
             if settings.role == "transcribe"
-            else _Preparer(settings.identity, self._pcm)
+            else _Preparer(settings.identity, self._pcm, receiver)
         )
         self._workers[socket] = worker
         self._poller.register(socket, zmq.POLLIN)
@@ -184,18 +199,16 @@ class _Host:
 
     def serve(self) -> list[Service]:
         """Serve until standard input ends; return what the engines have done."""
-        lines = sys.stdin.buffer.fileno()
-        self._poller.register(lines, zmq.POLLIN)
-        rest = b""
+        orders = unix.socket(fileno=sys.stdin.fileno())
+        self._poller.register(orders, zmq.POLLIN)
         while True:
             ready = dict(self._poller.poll(self._wait_ms()))
-            if ready.pop(lines, 0):
-                data = os.read(lines, 1 << 16)
+            if ready.pop(orders.fileno(), 0):
+                data, descriptors, _, _ = unix.recv_fds(orders, 1 << 16, 1)
                 if not data:
                     break
-                *whole, rest = (rest + data).split(b"\n")
-                for line in whole:
-                    self.open(msgspec.json.decode(line, type=be.WorkerSettings))
+                settings = msgspec.json.decode(data, type=be.WorkerSettings)
+                self.open(msgspec.structs.replace(settings, descriptors=descriptors[0]))
             for socket in ready:
                 self._receive(socket)
             self._answer()
@@ -218,8 +231,13 @@ class _Host:
             message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
             if isinstance(worker, _Preparer):
                 worker.receive(message)
-            elif (due := worker.receive(message, blobs, time.monotonic())) is not None:
-                self._push(due, socket, worker)
+            else:
+                if isinstance(message, be.Transcribe):
+                    blobs = lease_audio(message, blobs, self._descriptors[socket].receive)
+                    for blob in blobs:
+                        sum(blob[::PAGE_BYTES])
+                if (due := worker.receive(message, blobs, time.monotonic())) is not None:
+                    self._push(due, socket, worker)
 
     def _answer(self) -> None:
         now = time.monotonic()

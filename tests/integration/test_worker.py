@@ -42,6 +42,7 @@ from subtitled.core.protocol import (
     PrepareRefused,
     SegmentResult,
     SegmentsTranscribed,
+    SharedPcm,
     ToWorker,
     Transcribe,
     Transcribed,
@@ -56,6 +57,7 @@ from subtitled.errors import ExitCode
 from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.flac import encode
+from subtitled.workers.shared_pcm import Arena, ArenaWriter, DescriptorSenders
 from subtitled.workers.supervisor import WORKER_COMMAND
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ class Worker:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(endpoint)
+        self._descriptors = DescriptorSenders()
+        theirs = self._descriptors.open("slot.7")
         self.settings = WorkerSettings(
             identity="slot.7",
             role=role,
@@ -107,15 +111,21 @@ class Worker:
             readable=tuple(map(str, readable)),
             memory_bytes=memory_mib << 20,
             max_hours=max_hours,
+            descriptors=theirs.fileno() if parent is None else -1,
         )
         self._log = Path(self._folder.name, "worker.log")
         command = [*WORKER_COMMAND, msgspec.json.encode(self.settings).decode()]
         if parent is not None:
             command = [sys.executable, "-c", parent, *command]
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as log, theirs:
             # The current folder is the one of a daemon that systemd started.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=log, stdout=log, cwd="/"
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+                cwd="/",
+                pass_fds=(theirs.fileno(),),
             )
 
     def __enter__(self) -> Self:
@@ -125,7 +135,17 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self._socket.close()
+        self._descriptors.close("slot.7")
         self._folder.cleanup()
+
+    def send_descriptor(self, tag: int, descriptor: int) -> None:
+        """Send a descriptor, for the message with that number."""
+        assert self._descriptors.send("slot.7", tag, [descriptor])
+
+    def memfds(self) -> int:
+        """Return how many descriptors of shared memory the process has."""
+        links = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return sum("subtitled-pcm" in str(link.readlink()) for link in links)
 
     def send(self, message: ToWorker, blobs: Sequence[bytes] = ()) -> None:
         """Send a message; the worker has spoken before."""
@@ -225,8 +245,10 @@ def result_of(item: ItemResult) -> SegmentResult:
     return msgspec.msgpack.decode(item.result, type=SegmentResult)
 
 
-def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]], Media]:
-    """Return the segments that a worker sends for its order, up to the end of the plan."""
+def all_prepared(
+    worker: Worker, feed: int = 1, arena: Arena | None = None
+) -> tuple[list[tuple[Plan, bytes]], Media]:
+    """Return the segments that a worker sends for its order, or writes to `arena`, up to the end of the plan."""
     segments = []
     while True:
         received = worker.receive()
@@ -235,7 +257,10 @@ def all_prepared(worker: Worker, feed: int = 1) -> tuple[list[tuple[Plan, bytes]
         match message:
             case Prepared():
                 assert message.feed == feed
-                segments.append((message.plan, blobs[0]))
+                if arena is not None and message.place is not None:
+                    blobs.append(arena.frame(message.place, message.plan.samples * 2).bytes)
+                [blob] = blobs
+                segments.append((message.plan, blob))
             case PlanComplete():
                 assert message.feed == feed
                 return segments, msgspec.msgpack.decode(message.media, type=Media)
@@ -317,6 +342,30 @@ def test_flac_is_heard_as_its_pcm_is(transcriber: Worker) -> None:
     refused, _ = transcriber.expect(LeaseRefused)
     assert refused.lease == 12
     assert "FLAC of 1000 bytes" in refused.cause
+
+
+@pytest.mark.usefixtures("ready")
+def test_audio_in_shared_memory_gives_the_same_text(transcriber: Worker) -> None:
+    """Also beside audio in a blob; the memory is not held after the lease."""
+    sound, arena = pcm(0.4, 3.2), Arena()
+    writer = ArenaWriter(os.dup(arena.write_fd))
+    plain = lease_of(41, ["en", "en", "en"])
+    shared = [SharedPcm(descriptor=0, place=writer.write(sound) or 0, size=len(sound)) for _ in range(2)]
+    items = (
+        structs.replace(plain.items[0], shared=shared[0]),
+        plain.items[1],
+        structs.replace(plain.items[2], shared=shared[1]),
+    )
+    transcriber.send_descriptor(41, arena.read_fd)
+    transcriber.send(structs.replace(plain, items=items), [sound])
+    answer, _ = transcriber.expect(Transcribed)
+    assert len({result_of(item) for item in answer.items}) == 1
+    assert "morning and welcome" in "".join(phrase.text for phrase in result_of(answer.items[0]).phrases)
+    transcriber.send(lease_of(42, ["en"]), [sound])
+    assert transcriber.expect(Transcribed)[0].lease == 42
+    assert transcriber.memfds() == 0
+    arena.close()
+    writer.close()
 
 
 @pytest.mark.usefixtures("ready")
@@ -468,6 +517,22 @@ def test_a_file_is_planned_and_its_pcm_sent(preparer: Worker) -> None:
     again, facts = all_prepared(preparer, 2)
     assert again == [segment for segment in segments[2:] if segment[0].index != 3]
     assert facts == Media()
+
+
+def test_pcm_in_shared_memory_is_the_same_as_in_blobs(preparer: Worker) -> None:
+    """Inside the sandbox; each file has memory of its own, which the worker does not hold longer than its file."""
+    preparer.send(order(media.DEMO / "demo.flac"))
+    segments, _ = all_prepared(preparer)
+    for feed in (2, 3):
+        arena = Arena()
+        preparer.send_descriptor(feed, arena.write_fd)
+        preparer.send(order(media.DEMO / "demo.flac", feed, has_memory=True))
+        shared, _ = all_prepared(preparer, feed, arena)
+        assert shared == segments
+        arena.close()
+    preparer.send(order(media.DEMO / "demo.flac", 4))
+    preparer.expect(Prepared)
+    assert preparer.memfds() == 0
 
 
 @pytest.mark.skipif(sandbox.landlock_version() == 0, reason="this kernel has no Landlock")

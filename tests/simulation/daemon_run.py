@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from action_checks import ActionChecks, Violation
+from fake_arenas import FakeArena, check_arenas
 from fake_ports import (
     METRICS,
     FakeApi,
@@ -57,6 +59,7 @@ from subtitled.server.shutdown import Shutdown
 from subtitled.storage.durability import Transactions
 from subtitled.workers.local_listener import WorkerListener, is_remote
 from subtitled.workers.model_download import ModelDownloads
+from subtitled.workers.pcm_store import PcmStore
 
 if TYPE_CHECKING:
     from history import History
@@ -134,6 +137,9 @@ class DaemonRun:
         self.remote_router = FakeRouter(self._before_send)
         self.signals = FakeSignals()
         self.mailbox = FakeMailbox()
+        self.arenas: dict[int, FakeArena] = {}
+        """Shared memory that is not closed, by its number, which is in the place of its descriptors."""
+        self._arena_count = 0
         self.supervisor = FakeSupervisor(self, partial(LocalWorkerProcess, self))
         self.api = FakeApi(self)
         self.writer = FakeWriter(self)
@@ -164,6 +170,7 @@ class DaemonRun:
             store=self.store,
             monitor=monitor,
             clock=clock,
+            pcm=PcmStore(self._create_arena),
         )
         model = ModelDownloads(DEMO, self.specs, spawn=workers.spawn_download, on_change=lambda _: None)
         transactions = Transactions(
@@ -229,6 +236,14 @@ class DaemonRun:
                 max_wait_s=float("inf"),
             )
         )
+
+    def _create_arena(self) -> Any:
+        """Return shared memory for a file; every eleventh file finds that no descriptor is left."""
+        self._arena_count += 1
+        if self._arena_count % 11 == 0:
+            raise OSError(errno.EMFILE, "too many open files")
+        self.arenas[self._arena_count] = arena = FakeArena(self._arena_count, self.arenas)
+        return arena
 
     def _source_of(self, model: str) -> str:
         """Return the source from which workers load a model at present."""
@@ -393,8 +408,9 @@ class DaemonRun:
         self._is_changed = False
         if self._uncommitted or self._unperformed:
             raise Violation(f"{self._uncommitted} changes are not committed, not done: {self._unperformed}")
-        pcm = {key: len(frame) for key, frame in self.workers._pcm.items()}
-        check(self.broker, self.store.table, pcm, self.writer.jobs, self.now)
+        running = {process.identity for process in self.supervisor.processes.values()}
+        check_arenas(self.arenas, self.workers.pcm, self.broker.worker_table, running)
+        check(self.broker, self.store.table, self.workers.pcm.sizes(), self.writer.jobs, self.now)
         self.checks.observe(self.broker)
         self.model_checks.observe(self.now)
         self.slot_checks.observe(self.broker.worker_table, self.now)

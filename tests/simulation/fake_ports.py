@@ -471,6 +471,15 @@ class FakeSupervisor(Supervisor):
         self._last_pidfd += 1
         self.processes[self._last_pidfd] = self.known[identity] = self._start(settings)
 
+    def send_descriptors(self, worker: str, tag: int, descriptors: Sequence[int]) -> bool:
+        """Send descriptors; every seventh message does not fit into the socket."""
+        self._run.before_output()
+        process = self.known.get(worker)
+        if process is None or tag % 7 == 0:
+            return False
+        process.descriptors[tag] = [self._run.arenas[number] for number in descriptors]
+        return True
+
     def take_failed_starts(self) -> list[ProcessExit]:
         """Return, once, the workers whose process could not be started."""
         failed = super().take_failed_starts()

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from action_checks import Violation
+from fake_arenas import FakeArena
 from fake_ports import exit_of
-from fake_sockets import Connection, FakeFrame
+from fake_sockets import Connection, FakeFrame, pcm_frame
 from fault_plan import WINDOW_SAMPLES, Fault
 from simulated_models import DIGEST, SimulatedResidentModels
 from worker_roles import PrepareRole, TranscribeRole
 
-from subtitled.core.protocol import ExitReason, FromWorker, ToWorker, WorkerReady, WorkerSettings
+from subtitled.core.protocol import (
+    ExitReason,
+    FromWorker,
+    Prepare,
+    ToWorker,
+    Transcribe,
+    WorkerReady,
+    WorkerSettings,
+)
 from subtitled.errors import ExitCode
 from subtitled.version import VERSION
 from subtitled.workers.supervisor import ProcessExit
@@ -38,6 +48,8 @@ class LocalWorkerProcess:
         self._is_silent = False
         self._is_stopped = False
         self._sent_until = self._received_until = 0.0
+        self.descriptors: dict[int, list[FakeArena]] = {}
+        """The shared memory that was sent to it, by tag."""
         self._connection = Connection(self._receive_later, route=self.route)
         self.role: TranscribeRole | PrepareRole
         if settings.role == "transcribe":
@@ -70,8 +82,25 @@ class LocalWorkerProcess:
             self._run.at(self._sent_until, lambda: router.queue.append(envelope))
 
     def _receive_later(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
+        if isinstance(message, Transcribe):
+            blobs = self._audio(message, blobs)
         self._received_until = max(self._received_until, self._run.now + self._delay())
         self._run.at(self._received_until, lambda: self._receive(message, blobs))
+
+    def _audio(self, message: Transcribe, blobs: Sequence[FakeFrame]) -> list[FakeFrame]:
+        """Return the audio of a lease as it is when the lease is sent."""
+        memory, sent = self.descriptors.pop(message.lease, []), iter(blobs)
+        found = []
+        for item in message.items:
+            if (shared := item.shared) is None:
+                found.append(next(sent))
+            elif (key := memory[shared.descriptor].written.get(shared.place)) is None:
+                raise Violation(f"lease {message.lease} names shared memory in which {item.key} is not")
+            else:
+                found.append(pcm_frame(shared.size // 2, key))
+        if next(sent, None) is not None:
+            raise Violation(f"lease {message.lease} brings PCM that is in shared memory too")
+        return found
 
     def _receive(self, message: ToWorker, blobs: Sequence[FakeFrame]) -> None:
         if self.is_alive and not self._is_stopped:
@@ -102,6 +131,10 @@ class LocalWorkerProcess:
     def _ended(self, end: ProcessExit) -> None:
         self._run.local_router.disconnect(self._connection)
         self._run.supervisor.ended(self, end)
+
+    def memory_of(self, order: Prepare) -> FakeArena | None:
+        """Return the shared memory for a file's PCM, if there is any."""
+        return self.descriptors.pop(order.feed)[0] if order.has_memory else None
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Go on later, if still alive and not stopped."""

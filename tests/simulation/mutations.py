@@ -38,6 +38,7 @@ from subtitled.server.shutdown import Shutdown
 from subtitled.storage.durability import Transactions
 from subtitled.storage.rows import JournalEntry
 from subtitled.workers.local_listener import WorkerListener
+from subtitled.workers.pcm_store import PcmStore
 from subtitled.workers.remote_listener import RemoteListener
 from subtitled.workers.resident_models import ResidentModels
 
@@ -247,7 +248,13 @@ def _send_lease_and_forget(worker_listener: WorkerListener, lease: Lease, messag
     """Drop the PCM of a lease when it is sent, before it is answered."""
     _send_lease(worker_listener, lease, message)
     for key in lease.keys:
-        worker_listener._pcm.pop(key, None)
+        worker_listener.pcm.drop(key)
+
+
+def _live_places(store: PcmStore, worker: str, _: int) -> tuple[int, ...]:
+    """Report the places of segments that wait to be free."""
+    file = store._file_of.get(worker)
+    return tuple(file.live) if file is not None else ()
 
 
 def _fill_no_slot_again(reconfiguration: Reconfiguration) -> None:
@@ -447,6 +454,8 @@ LOOP_MUTATIONS = (
     Mutation("an exit is handled before the last messages", Server, "_handle_exit", _handle_exit_at_once),
     Mutation("a callback is lost when a file arrives", Server, "_drain_mailbox", _drain_mailbox_for_files),
     Mutation("PCM is forgotten when it is sent", WorkerListener, "send_lease", _send_lease_and_forget),
+    Mutation("shared memory of a file is never freed", PcmStore, "finish", lambda *_args, **_more: None),
+    Mutation("a place is written again while its segment waits", PcmStore, "take_free_places", _live_places),
     Mutation("joins are never answered", WorkerListener, "handled", lambda _self, _keys: None),
     Mutation("held files are forgotten", InboxArrivals, "release", lambda self: self._held.clear()),
     Mutation("a slot never comes back", Reconfiguration, "fill_slots", _fill_no_slot_again),

@@ -54,7 +54,9 @@ from subtitled.workers.model_loader import ModelLoadError
 from subtitled.workers.resident_models import ModelUse
 
 if TYPE_CHECKING:
+    from fake_arenas import FakeArena
     from history import History
+    from local_worker_process import LocalWorkerProcess
 
 MEDIA = msgspec.msgpack.encode(Media())
 
@@ -345,11 +347,15 @@ class PrepareRole:
     credit = 1
     streams = 1
 
-    def __init__(self, process: WorkerProcess) -> None:
+    def __init__(self, process: LocalWorkerProcess) -> None:
         self._process = process
         self._history = process.history
         self._fault_plan = process.history.fault_plan
         self._order: Prepare | None = None
+        self._memory: FakeArena | None = None
+        """For the PCM of the file."""
+        self._free_places: deque[int] = deque()
+        self._next_place = 0
         self._job = ""
         self._plans: deque[Plan] = deque()
         self._credit_bytes = 0
@@ -366,9 +372,10 @@ class PrepareRole:
         match message:
             case Prepare():
                 self._take(message)
-            case FeedCredit(feed=feed, bytes=count):
+            case FeedCredit(feed=feed, bytes=count, free_places=places):
                 if order is not None and order.feed == feed:
                     self._credit_bytes += count
+                    self._free_places.extend(places)
                     if self._is_waiting:
                         self._is_waiting = False
                         self._go_on(order)
@@ -410,6 +417,9 @@ class PrepareRole:
             last = len(plans) if media.changes_from is None else media.changes_from
             plans = tuple(plan for plan in order.plans if plan.index < last)
         self._order = order
+        self._memory = self._process.memory_of(order)
+        self._free_places.clear()
+        self._next_place = 0
         self._job = job
         self._plans = deque(plan for plan in plans if plan.index not in order.done)
         self._credit_bytes = order.credit_bytes
@@ -450,8 +460,12 @@ class PrepareRole:
             plan = self._plans.popleft()
             self._credit_bytes -= plan.samples * 2
             self._sent_samples += plan.samples
-            process.send(
-                Prepared(feed=feed, plan=plan),
-                [pcm_frame(plan.samples, SegmentKey(self._job, plan.index))],
-            )
+            key, blobs, place = SegmentKey(self._job, plan.index), [], None
+            if self._memory is not None and plan.index % 5 != 4:
+                place = self._free_places.popleft() if self._free_places else self._next_place
+                self._next_place = max(self._next_place, place + 1)
+                self._memory.written[place] = key
+            else:
+                blobs = [pcm_frame(plan.samples, key)]
+            process.send(Prepared(feed=feed, plan=plan, place=place), blobs)
             self._go_on(order)

@@ -108,6 +108,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """Limit of a prepare worker's address space; 0: none."""
     max_hours: float = 0.0
     """Longest audio that a prepare worker reads; 0: no limit."""
+    descriptors: int = -1
+    """Descriptor of the socket through which it receives others; -1: none."""
 
 
 # -- worker → daemon ---------------------------------------------------------------------------------------------------
@@ -200,10 +202,12 @@ class Heartbeat(_Message, frozen=True, kw_only=True):
 
 
 class Prepared(_Message, frozen=True, kw_only=True):
-    """A planned segment; one blob: its PCM, int16 little-endian, 16 kHz mono."""
+    """A planned segment; one blob: its PCM, int16 little-endian, 16 kHz mono. None if that is in the file's shared memory."""
 
     feed: int
     plan: Plan
+    place: int | None = None
+    """Where it is there; places are `shared_pcm.PLACE_BYTES` apart."""
 
 
 class AlreadySubtitled(_Message, frozen=True, kw_only=True):
@@ -495,6 +499,8 @@ class Prepare(_Message, frozen=True, kw_only=True):
     """None: read the file in any case."""
     is_subtitle_file: bool = False
     """Read the cues of a subtitle file."""
+    has_memory: bool = False
+    """A descriptor of shared memory for the PCM was sent, with the feed as its tag."""
 
 
 class FeedCredit(_Message, frozen=True, kw_only=True):
@@ -502,6 +508,8 @@ class FeedCredit(_Message, frozen=True, kw_only=True):
 
     feed: int
     bytes: int
+    free_places: tuple[int, ...] = ()
+    """Places in the file's shared memory that may be written again."""
 
 
 class Abandon(_Message, frozen=True, kw_only=True):
@@ -522,8 +530,19 @@ class AbandonLease(_Message, frozen=True, kw_only=True):
     lease: int
 
 
+class SharedPcm(Struct, frozen=True, kw_only=True):
+    """PCM in shared memory; its descriptor was sent, with the lease as the tag."""
+
+    descriptor: int
+    """Which one of those descriptors."""
+    place: int
+    """Place of the segment in that memory."""
+    size: int
+    """Bytes."""
+
+
 class LeaseItem(Struct, frozen=True, kw_only=True):
-    """One segment of a lease; its audio is the blob at the same place."""
+    """One segment of a lease; its audio is in shared memory, or in a blob, in the order of the items."""
 
     key: SegmentKey
     language: str | None
@@ -536,6 +555,8 @@ class LeaseItem(Struct, frozen=True, kw_only=True):
     hotwords: str = ""
     codec: WireCodec = "pcm"
     """Encoding of its blob."""
+    shared: SharedPcm | None = None
+    """Where its PCM is, on this host; None: in a blob."""
     sound: SegmentSound = SegmentSound()
     """Where it has speech; without any, all of it counts as speech."""
 
@@ -560,7 +581,7 @@ class LeaseOrder(_Message, frozen=True, kw_only=True):
 
 
 class Transcribe(LeaseOrder, frozen=True, kw_only=True):
-    """A lease of audio segments; one blob of audio for each item."""
+    """A lease of audio segments; one blob for each item without shared memory."""
 
     items: tuple[LeaseItem, ...]
     word_timestamps: WordTimestamps

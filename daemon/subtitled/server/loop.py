@@ -236,6 +236,7 @@ class Server:
         self._record_exit(self._supervisor.reap(pidfd))
 
     def _record_exit(self, end: ProcessExit) -> None:
+        self._workers.exited(end.worker)
         if not self._model.exited(end, self._clock()):
             self._dispatcher.dispatch(
                 ev.WorkerExited(worker=end.worker, is_fatal=end.is_fatal, cause=end.cause)

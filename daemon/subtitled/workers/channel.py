@@ -16,12 +16,14 @@ from subtitled.core.protocol import (
     FromWorker,
     Heartbeat,
     ToWorker,
+    Transcribe,
     WorkerSettings,
     from_worker,
     to_worker,
 )
 from subtitled.errors import ExitCode
 from subtitled.runtime.mailbox import Mailbox
+from subtitled.workers.shared_pcm import DescriptorReceiver, lease_audio
 
 LINGER_MS = 2000
 """How long an exiting worker waits until its last messages are sent."""
@@ -59,6 +61,7 @@ class Channel:
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.connect(settings.endpoint)
+        self._descriptors = DescriptorReceiver(settings.descriptors) if settings.descriptors >= 0 else None
         self._heartbeat_s = settings.heartbeat_s
         self._outbox: Mailbox[tuple[FromWorker, Sequence[Any]]] = Mailbox()
         self._exit: ExitCode | None = None
@@ -71,6 +74,12 @@ class Channel:
         """End `serve` with this code after the messages posted before are sent."""
         self._exit = code
         self._outbox.wake()
+
+    def receive_descriptors(self, tag: int) -> list[int]:
+        """Return the descriptors that were sent with a tag, to be closed by the caller; raises OSError."""
+        if self._descriptors is None:
+            raise OSError(f"no socket for the descriptors with the tag {tag}")
+        return self._descriptors.receive(tag)
 
     def serve(self, work: RoleHandler) -> ExitCode:
         """Receive and send until `stop`; send a heartbeat whenever one is due."""
@@ -94,6 +103,8 @@ class Channel:
                 except zmq.Again:
                     break
                 message, blobs = to_worker.decode([frame.buffer for frame in frames])
+                if isinstance(message, Transcribe):
+                    blobs = lease_audio(message, blobs, self.receive_descriptors)
                 work.receive(message, [memoryview(blob) for blob in blobs])
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ import msgspec
 import zmq
 from msgspec import structs
 
-from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
 from subtitled import log
 from subtitled.asr.cuda import Device
@@ -31,10 +30,13 @@ from subtitled.observability.monitor import Monitor
 from subtitled.storage.store import Store
 from subtitled.version import VERSION
 from subtitled.workers.lease_sender import LeaseSender
+from subtitled.workers.pcm_store import PcmStore
 from subtitled.workers.remote_listener import RemoteListener
 from subtitled.workers.supervisor import Supervisor
 from subtitled.workers.validation import ModelWeightsCheck, checked
 
+_READ = be.PlanComplete | be.AlreadySubtitled | be.PrepareRefused | be.FileUnavailable | be.FileAbandoned
+"""Messages after which a prepare worker writes no more PCM of a file."""
 MAX_PER_TURN = 256
 """Messages received in one turn of the loop: a flood must not delay the rest."""
 _log = log.get()
@@ -57,6 +59,7 @@ class WorkerListener:
         store: Store,
         monitor: Monitor,
         clock: Callable[[], float] = time.monotonic,
+        pcm: PcmStore | None = None,
     ) -> None:
         """Bind the sockets; raises SubtitledError if that is not possible.
 
@@ -87,9 +90,7 @@ class WorkerListener:
         """Called with the identity of a download process and what it has received."""
         self._other_weights: dict[str, ModelWeightsCheck] = {}
         """Of the models besides the default, by name."""
-        self._pcm: dict[SegmentKey, zmq.Frame] = {}
-        """The received frames: sending them shares ZeroMQ's memory. A view would be wrapped again, and its release reported to
-        Python by a thread of pyzmq, for every segment."""
+        self.pcm = pcm or PcmStore()
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:
         """Apply another configuration to the processes that are started from now on."""
@@ -153,6 +154,8 @@ class WorkerListener:
         if self.remote is not None and is_remote(worker):
             self.remote.send(worker, message)
             return
+        if isinstance(message, be.FeedCredit) and (places := self.pcm.take_free_places(worker, message.feed)):
+            message = structs.replace(message, free_places=places)
         frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
         try:
             self._socket.send_multipart(frames, copy=False)
@@ -172,28 +175,46 @@ class WorkerListener:
         if message.items:
             self._metrics.count_lease(
                 slot,
-                (len(self._pcm[item.key]) // BYTES_PER_SAMPLE for item in message.items),
+                (self.pcm.size(item.key) // BYTES_PER_SAMPLE for item in message.items),
                 window_samples=self._broker.window_samples or lease.samples,
                 batch_size=self._broker.lease_dispatch.batch_size(lease),
             )
-        segments = [(item.key, self._pcm[item.key]) for item in message.items]
-        if self._lease_sender is not None and is_remote(lease.worker):
-            self._lease_sender.send(lease.worker, message, segments)
+        if is_remote(lease.worker):
+            if self._lease_sender is not None:
+                segments = [(item.key, self.pcm.frame(item.key)) for item in message.items]
+                self._lease_sender.send(lease.worker, message, segments)
         else:
-            self.send(lease.worker, message, [pcm for _, pcm in segments])
+            self._send_shared(lease.worker, message)
         self._monitor.sent(slot)
 
+    def _send_shared(self, worker: str, message: be.Transcribe) -> None:
+        """Send a lease to a worker of this host; what is in shared memory, by its descriptors."""
+        descriptors, places = self.pcm.shared(item.key for item in message.items)
+        if descriptors and self._supervisor.send_descriptors(worker, message.lease, descriptors):
+            items = zip(message.items, places, strict=True)
+            message = structs.replace(
+                message, items=tuple(structs.replace(item, shared=place) for item, place in items)
+            )
+        self.send(
+            worker, message, [self.pcm.frame(item.key) for item in message.items if item.shared is None]
+        )
+
     def send_prepare(self, action: ac.SendPrepare) -> None:
-        """Send the order to read a file, unless it has subtitles already."""
+        """Send the order to read a file, unless it has subtitles already, with shared memory for its PCM."""
         message = action.message
         if message.plans is None:
             rule = skip_rule_of(action.job, self._store.outputs_of_source)
-            message = msgspec.structs.replace(message, skip_rule=rule)
+            message = structs.replace(message, skip_rule=rule)
+        arena = self.pcm.open(action.worker, message.feed)
+        if arena is not None and self._supervisor.send_descriptors(
+            action.worker, message.feed, [arena.write_fd]
+        ):
+            message = structs.replace(message, has_memory=True)
         self.send(action.worker, message)
 
     def drop_pcm(self, key: SegmentKey) -> None:
         """Drop a segment's PCM."""
-        self._pcm.pop(key, None)
+        self.pcm.drop(key)
         if self._lease_sender is not None:
             self._lease_sender.encoder.forget(key)
 
@@ -211,10 +232,10 @@ class WorkerListener:
                 break
             worker = bytes(identity.buffer).decode("utf-8", "replace")
             try:
-                message, blobs = be.from_worker.decode([frame.buffer for frame in frames])
+                message, _ = be.from_worker.decode([frame.buffer for frame in frames])
                 message = checked(message, is_remote=False)
                 if isinstance(message, be.Prepared):
-                    _check_pcm(message, blobs)
+                    stored += self._keep_pcm(worker, message, frames[2:])
                 new_events = self._events(worker, message)
             except (ProtocolError, msgspec.MsgspecError) as error:
                 cause = f"sent an invalid message: {error}"
@@ -222,12 +243,16 @@ class WorkerListener:
                 self._supervisor.record_exit_reason(worker, cause)
                 self._supervisor.kill(worker)
                 continue
-            if isinstance(message, be.Prepared) and (key := self._keep_pcm(worker, message, frames[-1])):
-                stored.append(key)
+            if isinstance(message, _READ):
+                self.pcm.finish(worker, message.feed)
             events += new_events
         if self.remote is not None:
             events += self.remote.receive(self._clock(), self._events)
         return events, stored
+
+    def exited(self, worker: str) -> None:
+        """Record that a process has ended: it writes no more PCM."""
+        self.pcm.finish(worker)
 
     def kill(self, worker: str, cause: str) -> None:
         """Kill a worker, or end its session on another host; does nothing if it is gone."""
@@ -263,6 +288,7 @@ class WorkerListener:
         self._socket.close()
         if self.remote is not None:
             self.remote.close()
+        self.pcm.close()
 
     def handled(self, keys: Iterable[SegmentKey]) -> None:
         """Answer joins and drop PCM that is not needed, after the broker has handled the received events."""
@@ -271,15 +297,22 @@ class WorkerListener:
         for key in keys:
             segment = self._broker.live_jobs.find(key)
             if segment is None or not segment.has_pcm:
-                self._pcm.pop(key, None)
+                self.pcm.drop(key)
 
-    def _keep_pcm(self, worker: str, message: be.Prepared, pcm: zmq.Frame) -> SegmentKey | None:
+    def _keep_pcm(self, worker: str, message: be.Prepared, blobs: Sequence[zmq.Frame]) -> list[SegmentKey]:
+        """Keep a segment's PCM, and return its key; nothing for a file that the worker is not to read. Raises ProtocolError."""
+        size, sizes = message.plan.samples * BYTES_PER_SAMPLE, [len(blob) for blob in blobs]
+        if sizes != ([size] if message.place is None else []):
+            raise ProtocolError("BAD_FORMAT", f"segment of {size} bytes of PCM with blobs of {sizes} bytes")
         found = self._broker.prepare_dispatch.find(worker, message.feed)
         if found is None:
-            return None
+            return []
         key = SegmentKey(found[1].job, message.plan.index)
-        self._pcm.setdefault(key, pcm)
-        return key
+        try:
+            self.pcm.keep(key, worker, size, place=message.place, frame=blobs[0] if blobs else None)
+        except LookupError as error:
+            raise ProtocolError("BAD_FORMAT", str(error)) from None
+        return [key]
 
     def _events(self, worker: str, message: be.FromWorker) -> list[ev.Event]:
         if isinstance(message, be.WorkerReady):
@@ -418,11 +451,3 @@ def is_remote(worker: str) -> bool:
 
 def _summary(item: be.ItemResult) -> be.ResultSummary:
     return msgspec.msgpack.decode(item.result, type=be.ResultSummary)
-
-
-def _check_pcm(message: be.Prepared, blobs: Sequence[Buffer]) -> None:
-    sizes = [len(blob) for blob in blobs]
-    if sizes != [message.plan.samples * BYTES_PER_SAMPLE]:
-        raise ProtocolError(
-            "BAD_FORMAT", f"segment of {message.plan.samples} samples with {sizes} bytes of PCM"
-        )

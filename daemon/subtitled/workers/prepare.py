@@ -43,6 +43,7 @@ from subtitled.media.subtitle_source import read_subtitle_file
 from subtitled.runtime import sandbox
 from subtitled.version import VERSION
 from subtitled.workers.channel import Channel, start_thread
+from subtitled.workers.shared_pcm import ArenaWriter
 
 
 class _AbandonedError(Exception):
@@ -98,8 +99,10 @@ class SpeedLimit:
 class _Task:
     """One file, its credit, and how far it is; used by the thread that reads and the thread of the socket."""
 
-    def __init__(self, order: Prepare, max_hours: float) -> None:
+    def __init__(self, order: Prepare, max_hours: float, memory: ArenaWriter | None = None) -> None:
+        """`memory`: for its PCM; None: that goes by the socket."""
         self.order = order
+        self.memory = memory
         self.speed_limit: SpeedLimit | None = None
         """Created by the thread that decodes."""
         self._max_hours = max_hours
@@ -168,10 +171,17 @@ class PrepareRole:
             case Prepare():
                 if self._task is None:
                     sandbox.deny_sockets()  # once, since filters add up; the connection to the daemon stands
-                self._task = _Task(message, self._max_hours)
+                memory = (
+                    ArenaWriter(*self._channel.receive_descriptors(message.feed))
+                    if message.has_memory
+                    else None
+                )
+                self._task = _Task(message, self._max_hours, memory)
                 self._orders.put(self._task)
-            case FeedCredit(feed=feed, bytes=count):
+            case FeedCredit(feed=feed, bytes=count, free_places=places):
                 if self._task and self._task.order.feed == feed:
+                    if self._task.memory is not None:
+                        self._task.memory.free(places)
                     self._task.grant(count)
             case Abandon(feed=feed):
                 if self._task and self._task.order.feed == feed:
@@ -214,6 +224,10 @@ class PrepareRole:
                     self._channel.post(PrepareRefused(feed=feed, cause=cause, is_missing=is_missing))
             else:
                 self._channel.post(complete)
+            finally:
+                # A decoder that a later file takes over must not reach the PCM of this one.
+                if task.memory is not None:
+                    task.memory.close()
         self._channel.stop(ExitCode.OK)
 
     def _prepare(self, task: _Task) -> PlanComplete:
@@ -311,7 +325,9 @@ class PrepareRole:
             if segment.plan.index in task.order.done:
                 continue
             task.spend(segment.pcm.nbytes)
-            self._channel.post(Prepared(feed=task.order.feed, plan=segment.plan), [segment.pcm])
+            place = task.memory.write(segment.pcm.data) if task.memory is not None else None
+            message = Prepared(feed=task.order.feed, plan=segment.plan, place=place)
+            self._channel.post(message, [segment.pcm] if place is None else ())
 
 
 def _identity(folder: str) -> tuple[int, int] | None:

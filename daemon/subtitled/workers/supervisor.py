@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitled import log
 from subtitled.core.protocol import WorkerSettings
 from subtitled.errors import ExitCode
 from subtitled.runtime.processes import describe_status, module_command
+from subtitled.workers.shared_pcm import DescriptorSenders
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """Environment variables passed to workers, with those that start with one of `_KEPT_PREFIXES`."""
@@ -72,6 +74,7 @@ class Supervisor:
         self._by_pidfd: dict[int, _Process] = {}
         self._exit_reasons: dict[str, str] = {}
         self._failed_starts: list[ProcessExit] = []
+        self.descriptors = DescriptorSenders()
 
     def spawn(self, settings: WorkerSettings, *, visible_devices: str) -> None:
         """Start a worker; its pidfd becomes readable when it has ended.
@@ -79,22 +82,23 @@ class Supervisor:
         If the system has no process or descriptor left, the start counts as a worker that has ended: see
         `take_failed_starts`.
         """
-        log_variables, descriptors = log.for_children()
+        log_variables, log_descriptors = log.for_children()
         environ = {
             **self._environ,
             **log_variables,
             "CUDA_VISIBLE_DEVICES": visible_devices,
             "PYTHONUNBUFFERED": "1",
         }
-        command = [*self._command, msgspec.json.encode(settings).decode()]
         try:
-            popen = subprocess.Popen(
-                command,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=descriptors,
-            )
+            with self.descriptors.open(settings.identity) as theirs:
+                settings = replace(settings, descriptors=theirs.fileno())
+                popen = subprocess.Popen(
+                    [*self._command, msgspec.json.encode(settings).decode()],
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(*log_descriptors, theirs.fileno()),
+                )
             try:
                 pidfd = os.pidfd_open(popen.pid)
             except OSError:
@@ -102,12 +106,17 @@ class Supervisor:
                 popen.wait()
                 raise
         except OSError as error:
+            self.descriptors.close(settings.identity)
             cause = f"its process could not be started: {error.strerror}; raise the limit of processes (TasksMax=, ulimit -u) or of descriptors (LimitNOFILE=), or free memory"
             self._failed_starts.append(
                 ProcessExit(worker=settings.identity, is_ok=False, is_fatal=False, cause=cause)
             )
         else:
             self._by_pidfd[pidfd] = _Process(settings.identity, popen, pidfd)
+
+    def send_descriptors(self, worker: str, tag: int, descriptors: Sequence[int]) -> bool:
+        """Send descriptors to a worker, to arrive before messages that are sent later; return False if that is not possible."""
+        return self.descriptors.send(worker, tag, descriptors)
 
     @property
     def has_failed_starts(self) -> bool:
@@ -165,6 +174,7 @@ class Supervisor:
         process = self._by_pidfd.pop(pidfd)
         status = process.popen.wait()
         os.close(pidfd)
+        self.descriptors.close(process.identity)
         reason = self._exit_reasons.pop(process.identity, "")
         return ProcessExit(
             worker=process.identity,

@@ -255,6 +255,7 @@ def run_disturbed(
         eventually(lambda: _answers(daemon), "the daemon answers")
         eventually(lambda: _serves(http.listen), "the gateway answers", 120)
         jobs = daemon.wait_for_jobs(len(sources), ROUND_TIMEOUT_S)
+        eventually(lambda: not daemon.arenas(), "the shared memory of all files is freed")
         _check_files(daemon, sources, [job.state for job in jobs], tally)
         texts = texts_of(daemon)
         daemon.stop()
