@@ -92,6 +92,22 @@ def test_channels_in_an_unusual_order_keep_the_names_of_the_container(tmp_path: 
     assert likeness(segments) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("3.0(back)", "FL FR BC"),
+        ("6.1(front)", "FL FR LFE FLC FRC SL SR"),
+        ("5.1(side)", "FL FR FC LFE SL SR"),
+    ],
+)
+def test_layouts_of_ffmpeg_with_parentheses_in_their_names_keep_their_channels(
+    tmp_path: Path, layout: str, names: str
+) -> None:
+    path = media.mux(tmp_path / "a.flac", media.Voice(SPEECH[:RATE]), codec="flac", rate=RATE, layout=layout)
+    with open_media(str(path)) as decoder:
+        assert decoder.info.channel_names == tuple(names.split())
+
+
 def test_speech_in_one_channel_keeps_its_level(tmp_path: Path) -> None:
     _, segments = prepared(media.write_sound(tmp_path / "a.wav", np.column_stack([SPEECH, QUIET])))
     pcm = np.concatenate([segment.pcm for segment in segments])

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from subtitled.media.media_file import MediaFile
 
+_CUSTOM_LAYOUT = re.compile(r"\d+ channels \(")
+"""Name of a layout with an unusual order, "6 channels (FL+FR+SL+SR+FC+LFE)"; FFmpeg's own have parentheses too, "5.1(side)"."""
 _CONTAINERS = (
     "3gp,aac,aa,ac3,act,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dss,dts,dtshd,dv,eac3,flac,flv,gsm,gxf,iff,ilbc,"
     "loas,live_flv,matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,oma,qcp,rm,shn,sox,tak,truehd,"
@@ -469,7 +471,7 @@ def _channel_names(stream: Any) -> tuple[str, ...]:
         return ()
     layout = context.layout
     names = tuple(channel.name for channel in layout.channels)
-    if "(" in layout.name:  # "6 channels (FL+FR+SL+SR+FC+LFE)"
+    if _CUSTOM_LAYOUT.match(layout.name):
         context.layout = f"{len(names)}C"
     return names
 
