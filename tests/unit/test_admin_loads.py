@@ -215,3 +215,19 @@ def test_load_without_a_worker_that_may_hold_the_model_is_reported() -> None:
     b.worker("gpu0")
     assert b.last(ac.SendLease).lease.worker == "gpu0.1"
     assert not b.broker.placement.preload_obstacle("big", b.now)
+
+
+def test_load_for_an_admin_exceeds_no_limit_of_models_while_the_queue_is_paused() -> None:
+    b = bench("gpu0", max_models=2)
+    b.submit("a", model="big")
+    b.prepared(0, job="a")
+    answer(b, b.last(ac.SendLease))
+    b.handle(ev.HoldRequested(is_held=True))
+    b.prepared(1, job="a")
+    load(b, "small")
+    assert not leases_of(b, "small"), "the paused job needs the one model, and the default is never unloaded"
+    assert "pool.max_models" in b.broker.placement.preload_obstacle("small", b.now)
+    b.handle(ev.HoldRequested(is_held=False))
+    answer(b, b.last(ac.SendLease))
+    [loaded] = leases_of(b, "small")
+    assert loaded.message.evict == ("big",)

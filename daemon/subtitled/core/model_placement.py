@@ -117,6 +117,8 @@ class ModelPlacement:
         """How many workers keep a model that an admin has loaded, in the place of `preload`; 0: an admin has unloaded it."""
         self.to_unload: dict[str, set[str]] = {}
         """Models that workers unload as soon as they are not in use, since an admin has unloaded them; by identity."""
+        self._is_held = False
+        """No segment was leased at the last `plan`: the queue was paused."""
         self._unneeded: set[str] = set()
         """Models that an admin has unloaded, and that no segment has needed since."""
 
@@ -259,6 +261,7 @@ class ModelPlacement:
         `is_held`: only those that are to be kept without waiting segments.
         """
         self.wake_at = NEVER
+        self._is_held = is_held
         waiting = {
             name: count
             for name, count in self._ready.waiting().items()
@@ -276,23 +279,24 @@ class ModelPlacement:
             worker = self._worker_for(name, waiting, taken, now)
             if worker is not None:
                 taken.add(worker.slot)
-                loads.append(self._load(worker, name, waiting, kept))
+                loads.append(self._load(worker, name, waiting))
         for name, count in waiting.items():
             if name not in unserved and name not in loading and self._is_worth_another(name, count):
                 worker = self._further_worker_for(name, waiting, taken, now)
                 if worker is not None:
                     taken.add(worker.slot)
-                    loads.append(self._load(worker, name, waiting, kept))
+                    loads.append(self._load(worker, name, waiting))
         for name in [name for name in self.specs if self.is_preload_missing(name)]:
             missing = self.preload(name) - self._count_holders(name)
             missing -= sum(load.spec.name == name for load in loads)
-            candidates = self._candidates(name, taken, now, waiting)
+            protected = () if name in waiting else kept
+            candidates = self._candidates(name, taken, now, protected)
             for worker in candidates[: max(0, missing)]:
                 taken.add(worker.slot)
                 if worker.leases:
                     self._worker_table.put(replace(worker, reserved=name))
                 else:
-                    loads.append(self._load(worker, name, waiting, kept))
+                    loads.append(self._load(worker, name, waiting, protected))
             again = (one.until for (_, other), one in self._impossible.items() if other == name)
             self.wake_at = min([self.wake_at, *(until for until in again if until > now)])
         return loads
@@ -355,13 +359,14 @@ class ModelPlacement:
         if not self.is_preload_missing(name):
             return ""
         spec, waiting = self.specs[name], self._ready.waiting()
+        kept = (DEFAULT_MODEL, *waiting) if self._is_held or name not in waiting else ()
         if name in self._requested and not any(
             worker.state in AT_WORK and spec.may_be_on(worker.slot)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
         ):
             return "no worker that may hold it is running"
         causes = [
-            self._obstacle_at(worker, name, now, waiting)
+            self._obstacle_at(worker, name, now, kept)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
             if worker.state in AT_WORK and spec.may_be_on(worker.slot) and not worker.holds(name)
         ]
@@ -369,15 +374,12 @@ class ModelPlacement:
             return ""
         return f"it is not kept in memory: {causes[0]}; a job that needs it loads it in the place of others"
 
-    def _obstacle_at(
-        self, worker: Worker, name: str, now: float, waiting: Collection[str] | None = None
-    ) -> str:
-        """Return why a worker cannot load a model; `waiting` is given for a preload."""
-        is_preload = waiting is not None and name not in waiting
+    def _obstacle_at(self, worker: Worker, name: str, now: float, kept: Collection[str] = ()) -> str:
+        """Return why a worker cannot load a model; a load without segments unloads none of `kept`."""
+        is_preload = bool(kept)
         impossible = self._impossible.get((worker.slot, name))
         if impossible is not None and now < impossible.until and (is_preload or not impossible.is_preload):
             return impossible.cause
-        kept = (DEFAULT_MODEL, *(waiting or ())) if is_preload else ()
         if self._excess(worker) > len(self._evictable(worker, (), kept)):
             return f"{worker.slot} keeps its preloaded models and may hold no more (pool.max_models)"
         return ""
@@ -387,11 +389,11 @@ class ModelPlacement:
         return self._count_holders(name) > 0
 
     def _candidates(
-        self, name: str, taken: Collection[str], now: float, waiting: Collection[str] | None = None
+        self, name: str, taken: Collection[str], now: float, kept: Collection[str] = ()
     ) -> list[Worker]:
         """Return the workers that may load a model: first those with room for it, then the least recently used.
 
-        `waiting` is given for a preload. Workers that failed last time are among them only if there are no others.
+        A load without segments unloads none of `kept`. Workers that failed last time are among them only if there are no others.
         """
         found = [
             worker
@@ -402,7 +404,7 @@ class ModelPlacement:
             and worker.reserved is None
             and not worker.holds(name)
             and self.specs[name].may_be_on(worker.slot)
-            and not self._obstacle_at(worker, name, now, waiting)
+            and not self._obstacle_at(worker, name, now, kept)
         ]
         found = [worker for worker in found if not worker.failures] or found
         return sorted(found, key=lambda worker: (not self._has_room(worker, name), _last_used(worker)))
@@ -448,6 +450,7 @@ class ModelPlacement:
             if name is None:
                 continue
             free = self._worker_table.put(replace(worker, reserved=None))
+            protected = () if name in waiting else kept
             is_needed = name in waiting or self.is_preload_missing(name)
             if worker.state in AT_WORK and worker.leases and is_needed:
                 self._worker_table.put(worker)
@@ -456,9 +459,9 @@ class ModelPlacement:
                 and not worker.leases
                 and is_needed
                 and not worker.holds(name)
-                and not self._obstacle_at(free, name, now, waiting)
+                and not self._obstacle_at(free, name, now, protected)
             ):
-                yield self._load(free, name, waiting, kept)
+                yield self._load(free, name, waiting, protected)
 
     def _is_worth_another(self, name: str, count: int) -> bool:
         """Return whether the waiting segments of a model are worth loading it on a further worker."""
@@ -482,10 +485,11 @@ class ModelPlacement:
             return since + min(MAX_TURN_S, IDLE_LOADS * self._load_s(name, worker.slot))
         return since + min(MAX_TURN_S, max(TURN_S, TURN_LOADS * self._load_s(name, worker.slot)))
 
-    def _load(self, worker: Worker, name: str, waiting: Collection[str], kept: Collection[str]) -> ModelLoad:
+    def _load(
+        self, worker: Worker, name: str, waiting: Collection[str], kept: Collection[str] = ()
+    ) -> ModelLoad:
         """Return the load of a model; one without waiting segments unloads none of `kept`."""
-        is_preload = name not in waiting
-        evictable = self._evictable(worker, waiting, kept if is_preload else ())
+        evictable = self._evictable(worker, waiting, kept)
         excess = self._excess(worker)
         is_limited = bool(self.policy.max_models)
         stale = [other for other in worker.stale_models if other != name]
@@ -496,7 +500,7 @@ class ModelPlacement:
             spec=self.specs[name],
             evict=(*evict, *evictable[:excess]),
             may_evict=(*unneeded, *evictable[excess:]),
-            is_preload=is_preload,
+            is_preload=bool(kept),
         )
 
     def may_evict(self, worker: Worker, name: str) -> tuple[str, ...]:
