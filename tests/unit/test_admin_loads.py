@@ -231,3 +231,46 @@ def test_load_for_an_admin_exceeds_no_limit_of_models_while_the_queue_is_paused(
     answer(b, b.last(ac.SendLease))
     [loaded] = leases_of(b, "small")
     assert loaded.message.evict == ("big",)
+
+
+def test_copy_of_an_earlier_session_is_unloaded() -> None:
+    """The link was cut before the worker received the message, or the admin unloaded the model meanwhile."""
+    b = bench(big={"slots": ("far/*",)})
+    worker = b.join("far/0", credit=2)
+    load(b, "big")
+    answer(b, b.last(ac.SendLease))
+    unload(b, "big")
+    assert freed(b) == [(worker, "big")]
+    b.die(worker)
+    again = b.join("far/0", credit=2, has_default=False, stale_models=("big", "small"))
+    assert freed(b)[1:] == [(again, "big")]
+    report_unload(b, again, "big")
+    assert b.slot("far/0").stale_models == ("small",)
+    unload(b, "small")
+    assert freed(b)[2:] == [(again, "small")]
+
+
+def test_copy_with_an_earlier_configuration_is_unloaded() -> None:
+    b = bench("gpu0")
+    load(b, "big")
+    answer(b, b.last(ac.SendLease))
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=SMALL))))
+    unload(b, "big")
+    assert freed(b) == [("gpu0.1", "big")]
+    report_unload(b, "gpu0.1", "big")
+    assert not b.slot("gpu0").stale_models
+    unload(b, "big")
+    assert len(freed(b)) == 1
+
+
+def test_model_that_was_unloaded_for_a_job_is_loaded_by_the_next_process() -> None:
+    b = bench("gpu0")
+    load(b, "big")
+    answer(b, b.last(ac.SendLease))
+    submit(b, "a", "small")
+    answer(b, b.last(ac.SendLease), evicted=("big",))
+    assert len(leases_of(b, "big")) == 1
+    b.die("gpu0.1")
+    b.wait(60)
+    b.ready("gpu0.2")
+    assert leases_of(b, "big")[1].lease.worker == "gpu0.2"

@@ -315,6 +315,8 @@ class Broker:
             self.worker_table.join(event.slot, now)
 
     def _on_ready(self, worker: Worker, ready: pr.WorkerReady, now: float) -> None:
+        if worker.role is Role.TRANSCRIBE:
+            self.placement.worker_ready(worker, ready.stale_models, has_default=ready.has_default)
         if ready.window_samples is not None:
             self.window_samples = min(self.window_samples or ready.window_samples, ready.window_samples)
         self.worker_table.move(
@@ -347,7 +349,6 @@ class Broker:
         )
         if default.load_s:
             self.placement.loaded(worker.slot, default, self.worker_table.policy.start_timeout_s)
-        self.placement.default_loaded(worker.identity)
         held = replace(
             worker.resident(DEFAULT_MODEL),
             batch_size=default.batch_size,

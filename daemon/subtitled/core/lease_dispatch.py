@@ -142,7 +142,7 @@ class LeaseDispatch:
             if not is_held:
                 needed |= self.ready.waiting().keys()
             for name in sorted(names - needed):
-                if worker.holds(name):
+                if worker.has_in_memory(name):
                     self._out.append(SendMessage(identity, FreeModel(model=name)))
             if not names & needed:
                 del self.placement.to_unload[identity]
@@ -230,8 +230,11 @@ class LeaseDispatch:
         return worker.without_models(evicted, is_in_memory=False) if evicted else worker
 
     def model_unloaded(self, identity: str, model: str, now: float) -> None:
-        """Record that a worker has unloaded an idle model: the answers of its leases include loading it again."""
+        """Record that a worker has unloaded a model: the answers of its leases include loading it again."""
         worker = self._worker_table.current(identity)
+        if worker is not None and model in worker.stale_models:
+            stale = tuple(name for name in worker.stale_models if name != model)
+            worker = self._worker_table.put(replace(worker, stale_models=stale))
         if worker is None or model not in worker.models or not worker.models[model].is_loaded:
             return  # a repeated message gives no more time
         free_bytes = worker.free_bytes

@@ -87,6 +87,8 @@ class _Impossible(Struct, frozen=True):
     cause: str
     is_preload: bool
     """It was loaded without segments, so that fewer models could be unloaded for it."""
+    is_displaced: bool = False
+    """It was unloaded for the model of a job."""
 
 
 class ModelPlacement:
@@ -139,8 +141,8 @@ class ModelPlacement:
         self._impossible.clear()
         self._crowded.clear()
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
-            if changed & worker.models.keys():
-                self._worker_table.put(worker.without_models(changed))
+            if held := changed & worker.models.keys():
+                self._worker_table.put(worker.without_models(held))
 
     # -- for admins ------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ class ModelPlacement:
         if not workers:
             self._unneeded.add(name)
             for worker in self._worker_table.of(Role.TRANSCRIBE):
-                if worker.holds(name):
+                if worker.has_in_memory(name):
                     self.to_unload.setdefault(worker.identity, set()).add(name)
         for (slot, other), impossible in list(self._impossible.items()):
             if other == name and impossible.is_preload:
@@ -170,10 +172,20 @@ class ModelPlacement:
         """Record that segments of a model are leased."""
         self._unneeded.discard(name)
 
-    def default_loaded(self, identity: str) -> None:
-        """Record that a worker has loaded the default model at its start: it unloads it if an admin has unloaded it."""
-        if DEFAULT_MODEL in self._unneeded:
-            self.to_unload.setdefault(identity, set()).add(DEFAULT_MODEL)
+    def worker_ready(self, worker: Worker, stale_models: Collection[str], *, has_default: bool) -> None:
+        """Record that a worker has started or joined again.
+
+        It unloads the default model, and models in its memory from an earlier session, if an admin has unloaded them. What
+        its last process could not keep beside the model of a job may be loaded again.
+        """
+        names = {name for name in stale_models if self._requested.get(name) == 0}
+        if has_default and DEFAULT_MODEL in self._unneeded:
+            names.add(DEFAULT_MODEL)
+        if names:
+            self.to_unload.setdefault(worker.identity, set()).update(names)
+        for key, impossible in list(self._impossible.items()):
+            if key[0] == worker.slot and impossible.is_displaced:
+                del self._impossible[key]
 
     def _forget_unload(self, name: str) -> None:
         self._unneeded.discard(name)
@@ -213,9 +225,8 @@ class ModelPlacement:
         """Record that a worker has unloaded models for a lease: one that an admin has loaded is not loaded again at once."""
         for name in names:
             if self._requested.get(name):
-                self.load_failed(
-                    slot, name, "it was unloaded for a job of another model", now, is_preload=True
-                )
+                cause, until = "it was unloaded for a job of another model", now + self.policy.quarantine_s
+                self._impossible[slot, name] = _Impossible(until, cause, is_preload=True, is_displaced=True)
 
     def loaded(self, slot: str, model: HeldModel, within_s: float) -> None:
         """Record the measured time and memory of a load, which took `within_s` at most."""

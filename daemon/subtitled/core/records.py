@@ -456,6 +456,10 @@ class Worker(Struct, frozen=True, kw_only=True):
         """Return whether a model is in its memory, or will be when the lease that loads it begins."""
         return model in self.models and (self.models[model].is_loaded or self.loading == model)
 
+    def has_in_memory(self, model: str) -> bool:
+        """Return whether a model may be in its memory, also one that is not leased to it."""
+        return self.holds(model) or model in self.stale_models
+
     @property
     def held_models(self) -> tuple[str, ...]:
         """The models that it holds."""
