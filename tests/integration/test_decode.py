@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+import soxr
 from av.stream import Disposition
 
 import media
@@ -53,6 +54,36 @@ def lag_and_likeness(got: NDArray[np.int16], wanted: NDArray[np.int16]) -> tuple
     lag = int(np.argmax(correlation))
     norm = np.linalg.norm(got.astype(float)) * np.linalg.norm(wanted.astype(float))
     return (lag if lag < len(got) else lag - size), float(correlation[lag] / norm)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_silence_before_a_mix_is_not_resampled_and_changes_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    """The postponed silence of a whole file would take longer than a decoder may be without progress."""
+    left = media.noise(10 * rate)
+    right = left.copy()
+    at = 8 * rate + 12_345
+    right[at:] = media.noise(len(left) - at, peak=9_000)
+    pcm = np.column_stack([left, right])
+    wav = media.write_sound(tmp_path / "a.wav", pcm, rate=rate)
+    flac = media.write_sound(tmp_path / "a.flac", pcm, rate=rate)
+    with open_media(str(wav)) as decoder:
+        together = np.concatenate(list(decoder.each(("left", "difference"))), axis=1)
+    resample_chunk, resampled = soxr.ResampleStream.resample_chunk, []
+
+    def counted(stream: Any, samples: NDArray[np.float32], **options: Any) -> Any:
+        resampled.append(len(samples))
+        return resample_chunk(stream, samples, **options)
+
+    monkeypatch.setattr(soxr.ResampleStream, "resample_chunk", counted)
+    with open_media(str(flac)) as decoder:  # its blocks have other sizes
+        (alone,) = np.concatenate(list(decoder.each(("difference",))), axis=1)
+    assert sum(resampled) < 3.1 * rate
+    assert np.array_equal(together[1], alone)
+    whole = soxr.resample((left.astype(np.float32) - right) / 2, rate, RATE)
+    assert np.abs(alone - whole[: len(alone)]).max() < 1
+    assert len(alone) == len(whole)
 
 
 @pytest.mark.parametrize(

@@ -142,37 +142,62 @@ class Decoder:
 
 
 class _Resampler:
-    """One mix, resampled to 16 kHz; costs nothing until its first sample that is not 0."""
+    """One mix, resampled to 16 kHz; the silence before its first sample that is not 0 costs almost nothing.
+
+    Only the last second of that silence is resampled, so the result depends neither on the sizes of the blocks nor on the mixes
+    that are read with this one.
+    """
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
+        self._period = rate // gcd(rate, SAMPLE_RATE)
+        """Samples of both rates coincide once in so many."""
         self._stream: Any = None
         self._zeros = 0
+        """Samples so far, while all of them are 0."""
+        self._taken = 0
+        self._silent = 0
+        """Samples of silence that are ready, before those that are resampled."""
+        self._resampled = np.empty(0, np.float32)
 
-    def resample(
-        self, samples: NDArray[np.float32], count: int | None, *, is_last: bool
-    ) -> NDArray[np.float32]:
-        """Return the next samples, `count` of them if it is known from another mix."""
+    @property
+    def ready(self) -> int:
+        """How many samples can be taken."""
+        return self._silent + len(self._resampled)
+
+    def feed(self, samples: NDArray[np.float32], *, is_last: bool) -> None:
         if self._stream is None:
-            if count is not None and not samples.any():
-                self._zeros += len(samples)
-                return np.zeros(count, np.float32)
+            has_sound = bool(samples.any())
+            first = int((samples != 0).argmax()) if has_sound else len(samples)
+            self._zeros += first
+            start = max(0, self._zeros - self._rate) // self._period * self._period
+            self._silent = start * SAMPLE_RATE // self._rate - self._taken
+            if not has_sound and not is_last:
+                return
             self._stream = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
-            silence = np.zeros(BLOCK, np.float32)
-            for at in range(0, self._zeros, BLOCK):
-                self._stream.resample_chunk(silence[: self._zeros - at])
-        result: NDArray[np.float32] = self._stream.resample_chunk(samples, last=is_last)
-        return result
+            samples = np.concatenate([np.zeros(self._zeros - start, np.float32), samples[first:]])
+        self._resampled = np.concatenate(
+            [self._resampled, self._stream.resample_chunk(samples, last=is_last)]
+        )
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """Return the next samples; `count` is at most `ready`."""
+        silent = min(count, self._silent)
+        self._silent -= silent
+        self._taken += silent
+        result = self._resampled[: count - silent]
+        self._resampled = self._resampled[count - silent :]
+        return np.concatenate([np.zeros(silent, np.float32), result]) if silent else result
 
 
 def _resample(
     resamplers: Sequence[_Resampler], block: NDArray[np.float32], *, is_last: bool = False
 ) -> list[NDArray[np.float32]]:
-    """Return the next samples of each mix."""
-    rows: list[NDArray[np.float32]] = []
+    """Return the next samples of each mix, as many as are ready in all."""
     for resampler, row in zip(resamplers, block, strict=True):
-        rows.append(resampler.resample(row, len(rows[0]) if rows else None, is_last=is_last))
-    return rows
+        resampler.feed(row, is_last=is_last)
+    count = min(resampler.ready for resampler in resamplers)
+    return [resampler.take(count) for resampler in resamplers]
 
 
 def open_media(
