@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import heapq
 import itertools
 import logging
 import os
@@ -226,6 +227,8 @@ _FORWARD_VARIABLE = "_SUBTITLED_LOG_LINES"
 """Environment variable with the descriptor of `_line_pipe` that a child process inherits."""
 _RECORD_BYTES = 4000
 """Less than PIPE_BUF: a record is written whole or not at all (pipe(7))."""
+_MAX_RECORDS = 200
+"""Of each read of the pipe; older ones are dropped."""
 _READ_PAUSE_S = 0.05
 """Between two reads of the pipe: a child that logs without end must not take the daemon's time."""
 _line_pipe: tuple[int, int] | None = None
@@ -264,9 +267,12 @@ def forward_lines(environ: Mapping[str, str]) -> None:
 def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, ...]:
     """Return at most `count` of the last lines of `level` or above that contain `text` (case is ignored), oldest first."""
     lowest, needle = logging.getLevelNamesMapping()[level.upper()], text.casefold()
-    lines = sorted((*LAST_LINES.copy(), *CHILD_LINES.copy()))
-    found = [line for _, number, line in lines if number >= lowest and needle in line.casefold()]
-    return tuple(found[-count:] if count else ())
+    # A page requests them again and again: only as many are read as are needed.
+    newest = heapq.merge(reversed(LAST_LINES.copy()), reversed(CHILD_LINES.copy()), reverse=True)
+    found = (
+        line for _, number, line in newest if number >= lowest and (not needle or needle in line.casefold())
+    )
+    return tuple(itertools.islice(found, count))[::-1]
 
 
 def _remember(name: str, line: str) -> None:
@@ -284,7 +290,10 @@ def _read_lines(pipe: int) -> None:
     rest = b""
     while data := os.read(pipe, 65_536):
         *records, rest = (rest + data).split(b"\0")
-        for record in records:
+        if dropped := len(records[:-_MAX_RECORDS]):
+            text = f"{dropped} lines of child processes are left out here: too many at once"
+            CHILD_LINES.append((next(_numbers), logging.WARNING, text))
+        for record in records[-_MAX_RECORDS:]:
             number, _, text = record.decode("utf-8", "replace").partition(" ")
             if number in _LEVEL_NUMBERS:
                 plain = _COLOR.sub("", text[: 2 * MAX_LINE_CHARS])[:MAX_LINE_CHARS]

@@ -56,6 +56,18 @@ def test_last_lines_contain_those_of_child_processes(monkeypatch: pytest.MonkeyP
     assert len(log.last_lines(99, text="daemon.ready")) == 1, "a child does not displace the daemon's lines"
 
 
+def test_a_flood_of_records_is_dropped_but_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that a media file has taken over must not take the daemon's processor time."""
+    monkeypatch.setattr(log, "_line_pipe", None)
+    monkeypatch.setattr(log, "CHILD_LINES", deque(maxlen=30_000))
+    log.remember_lines()
+    _, (pipe,) = log.for_children()
+    os.write(pipe, b"10\0" * 20_000 + b"20 end\0")
+    eventually(lambda: "end" in log.last_lines(1), "all records are read")
+    assert len(log.CHILD_LINES) < 2_000
+    assert "lines of child processes are left out here" in log.last_lines(1, "warning")[0]
+
+
 def test_a_process_without_a_parent_that_keeps_lines_forwards_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "_forward_to", None)
     for number in ("", "x", "9999"):

@@ -257,3 +257,12 @@ def test_last_lines_of_a_terminal_have_no_colors(monkeypatch: pytest.MonkeyPatch
     (line,) = log.last_lines(10, text="talk.flac")
     assert "\x1b" not in line
     assert re.search(r"job\.done.* file=talk\.flac seconds=3$", line)
+
+
+def test_last_lines_of_both_kinds_are_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LAST_LINES", deque([(1, 20, "One"), (4, 30, "Four"), (5, 10, "Five")]))
+    monkeypatch.setattr(log, "CHILD_LINES", deque([(2, 40, "Two"), (3, 20, "Three")]))
+    assert log.last_lines(9) == ("One", "Two", "Three", "Four", "Five")
+    assert log.last_lines(2, "info") == ("Three", "Four")
+    assert log.last_lines(1, text="T") == ("Three",)
+    assert log.last_lines(0) == ()
