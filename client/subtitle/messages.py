@@ -335,7 +335,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     """Memory that it takes in a worker, as measured at its last load; 0 if unknown."""
     preload: int = 0
-    """Workers that keep it loaded: as configured, or as an admin has requested."""
+    """How many workers are to keep it loaded: as configured, or as an admin has requested."""
+    preload_cause: str = ""
+    """Why fewer workers keep it than `preload`; jobs can use it. Only for admins."""
     is_requested: bool = False
     """An admin has loaded or unloaded it since its configuration was read."""
     loads: int = 0
@@ -351,6 +353,11 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     downloaded_bytes: int = 0
     download_bytes: int = 0
     """Size of its files; 0 if unknown."""
+
+    @property
+    def keepers(self) -> int:
+        """Workers that keep it loaded now, of the `preload` ones."""
+        return min(len(self.slots), self.preload)
 
     @property
     def state(self) -> str:

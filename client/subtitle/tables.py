@@ -240,10 +240,10 @@ def model_note(model: ModelFacts) -> str:
     if model.cause:
         return model_line(model)
     if model.preload:
+        count = f"{model.keepers} of {model.preload} worker{'s' if model.preload > 1 else ''}"
         who = "an admin has requested" if model.is_requested else "configured"
-        return (
-            f"model {model.name}: kept by {model.preload} worker{'s' if model.preload > 1 else ''}, as {who}"
-        )
+        cause = f": {model.preload_cause}" if model.preload_cause else ""
+        return f"model {model.name}: kept by {count}, as {who}{cause}"
     is_unloaded = model.is_requested and not model.slots
     return f"model {model.name}: unloaded by an admin, until a job needs it" if is_unloaded else ""
 

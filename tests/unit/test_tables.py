@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from subtitle.messages import AudioChoice, AudioTrack, JobFacts, ModelFacts, OpenFile, WorkerFacts
-from subtitle.tables import model_state, print_job, print_stats, span_line
+from subtitle.tables import model_note, model_state, print_job, print_stats, span_line
 from unit.job_facts import FACTS
 from unit.server_stats import STATS
 
@@ -35,6 +35,7 @@ def model(name: str, **changes: object) -> ModelFacts:
         ({"slots": ("cpu0",)}, "loaded"),
         ({}, "not loaded"),
         ({"cause": "no model.bin"}, "unusable"),
+        ({"preload": 1, "preload_cause": "no room"}, "not loaded"),
         ({"is_downloading": True}, "downloading"),
         ({"is_downloading": True, "downloaded_bytes": 30_000_000}, "downloading 30.0 MB"),
         (
@@ -45,6 +46,23 @@ def model(name: str, **changes: object) -> ModelFacts:
 )
 def test_state_of_a_model_is_whether_it_can_be_used(changes: dict[str, object], state: str) -> None:
     assert model_state(model("base", **changes)) == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"preload": 1, "slots": ("cpu0", "cpu1")}, "kept by 1 of 1 worker, as configured"),
+        (
+            {"preload": 4096, "is_requested": True, "slots": ("cpu0", "cpu1")},
+            "kept by 2 of 4096 workers, as an admin has requested",
+        ),
+        ({"preload": 2, "preload_cause": "no room"}, "kept by 0 of 2 workers, as configured: no room"),
+        ({"is_requested": True}, "unloaded by an admin, until a job needs it"),
+        ({"preload": 1, "cause": "no model.bin"}, "unusable: no model.bin"),
+    ],
+)
+def test_note_of_a_model_is_how_many_workers_keep_it(changes: dict[str, object], note: str) -> None:
+    assert model_note(model("base", **changes)) == f"model base: {note}"
 
 
 def test_status_shows_the_models_of_each_worker_and_why_one_cannot_be_used() -> None:

@@ -93,7 +93,7 @@ class ServerStats:
         for model in self.models:
             download = self.download_of(model.option)
             fault = placement.obstacle(model.option, now)
-            cause = fault or download.cause or placement.preload_obstacle(model.option, now)
+            cause = fault or download.cause
             if cause and principal.only_owner is not None:
                 cause = "it cannot be used now; an admin sees the reason"
             facts.append(
@@ -110,6 +110,9 @@ class ServerStats:
                     ),
                     memory_bytes=placement.memory_bytes(model.option),
                     preload=placement.preload(model.option),
+                    preload_cause=(
+                        placement.preload_obstacle(model.option, now) if principal.only_owner is None else ""
+                    ),
                     is_requested=placement.is_requested(model.option),
                     loads=placement.loads.get(model.option, 0),
                     jobs=jobs[model.option],

@@ -84,7 +84,8 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
     is_loadable = not model.source.startswith(("http://", "https://"))
     details = [t("operate.loads", n=model.loads) if is_loadable else model.source, *row.details]
     if model.preload:
-        details.append(t("operate.kept_requested" if model.is_requested else "operate.kept", n=model.preload))
+        kept = "operate.kept_requested" if model.is_requested else "operate.kept"
+        details.append(t(kept, part=model.keepers, n=model.preload))
     elif model.is_requested and not model.slots:
         details.append(t("operate.unloaded"))
     return {
@@ -92,7 +93,7 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
         "state": model.state,
         "icon": row.icon,
         "details": details,
-        "cause": model.cause,
+        "cause": model.cause or model.preload_cause,
         "preload": model.preload,
         "is_loadable": is_loadable,
         "is_unloadable": bool(model.slots or model.preload),
