@@ -190,7 +190,15 @@ def test_an_admin_loads_and_unloads_models(daemon: Daemon, tmp_path: Path) -> No
         eventually(lambda: not held(), "the worker has unloaded the model")
         assert http.post("/operate", data={"load_model": "demo"}).status_code == 303
         eventually(lambda: held() == {"demo"}, "the worker has loaded the model")
-        assert http.post("/api/operate", json={"load_model": "huge"}).status_code == 404
+        before = http.get("/api/operate").json()
+        changes = {"is_held": True, "log_level": "error" if before["log_level"] != "error" else "info"}
+        for models, status in (
+            ({"load_model": "huge"}, 404),
+            ({"load_model": "demo", "unload_model": "copy"}, 400),
+        ):
+            assert http.post("/api/operate", json={**changes, **models}).status_code == status
+            after = http.get("/api/operate").json()
+            assert {name: after[name] for name in changes} == {name: before[name] for name in changes}
         assert http.post("/api/operate", json={"load_model": "demo", "workers": 0}).status_code == 400
     assert text_of(daemon, sound(tmp_path, 2.2), "copy"), "a job loads it again"
     assert held() == {"demo", "copy"}

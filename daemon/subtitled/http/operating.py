@@ -62,20 +62,25 @@ async def state(request: Request) -> OperateInfo:
 
 
 async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
-    """Change what is given, and return the state afterwards."""
+    """Change what is given, and return the state afterwards; raises RequestError, and then nothing is changed."""
     require_admin(request)
     gateway: Gateway = request.app.state.gateway
-    if changes.log_level is not None:
-        await gateway.client.set_log_level(changes.log_level)
+    if changes.load_model is not None and changes.unload_model is not None:
+        raise RequestError(
+            400, "bad_format", "send either `load_model` or `unload_model`", param="unload_model"
+        )
     for name, load in ((changes.load_model, True), (changes.unload_model, False)):
         if name is not None and not 0 < len(name) <= MAX_TEXT_CHARS:
             raise not_allowed(
                 "load_model" if load else "unload_model", name, f"1 to {MAX_TEXT_CHARS} characters"
             )
+    # The daemon may refuse a model, but neither a log level nor a pause.
     if changes.load_model is not None:
         await gateway.client.load_model(changes.load_model, changes.workers)
     if changes.unload_model is not None:
         await gateway.client.unload_model(changes.unload_model)
+    if changes.log_level is not None:
+        await gateway.client.set_log_level(changes.log_level)
     return await gateway.client.operate(is_held=changes.is_held)
 
 
