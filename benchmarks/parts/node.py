@@ -121,6 +121,7 @@ class Node:
                 | be.Abandon()
                 | be.AbandonLease()
                 | be.FreeModel()
+                | be.KeepModel()
                 | be.Translate()
                 | be.Drain()
             ):

@@ -23,6 +23,7 @@ from subtitled.core.protocol import (
     FreeModel,
     FromWorker,
     JoinSession,
+    KeepModel,
     LeaseReceived,
     Probe,
     SessionAccepted,
@@ -286,7 +287,7 @@ class RemoteWorkerSession:
                 if self._role is not None:
                     self.send(LeaseReceived(lease=lease))
                     self._role.receive(message, blobs)
-            case AbandonLease() | FreeModel():
+            case AbandonLease() | FreeModel() | KeepModel():
                 if self._role is not None:
                     self._role.receive(message, blobs)
             case _:

@@ -26,6 +26,7 @@ from subtitled.core.protocol import (
     FromWorker,
     Heartbeat,
     ItemResult,
+    KeepModel,
     LeaseAbandoned,
     LeaseItem,
     LeaseProgress,
@@ -127,6 +128,9 @@ class TranscribeRole:
                     raise Violation(f"{self._process.identity} is to unload {name!r} and has leases of it")
                 if self._models is not None and self._models.free(name):
                     self._process.send(ModelUnloaded(model=name))
+            case KeepModel(model=name, is_kept=is_kept):
+                if self._models is not None:
+                    self._models.keep(name, is_kept=is_kept)
             case Drain():
                 self._is_draining = True
                 self._exit_if_done()

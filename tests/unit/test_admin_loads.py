@@ -29,6 +29,15 @@ def freed(b: Bench) -> list[tuple[str, str]]:
     ]
 
 
+def kept(b: Bench) -> list[tuple[str, str, bool]]:
+    """Return what workers were sent about whether they keep a model that they hold."""
+    return [
+        (sent.worker, sent.message.model, sent.message.is_kept)
+        for sent in b.sent(pr.KeepModel)
+        if isinstance(sent.message, pr.KeepModel)
+    ]
+
+
 def report_unload(b: Bench, worker: str, model: str) -> None:
     """Have a worker report that it has unloaded a model."""
     b.handle(ev.MessageReceived(worker, pr.ModelUnloaded(model=model)))
@@ -274,3 +283,51 @@ def test_model_that_was_unloaded_for_a_job_is_loaded_by_the_next_process() -> No
     b.wait(60)
     b.ready("gpu0.2")
     assert leases_of(b, "big")[1].lease.worker == "gpu0.2"
+
+
+def test_workers_that_hold_a_model_keep_it_as_an_admin_requests() -> None:
+    b = bench("gpu0", "gpu1", max_models=0)
+    load(b, "")
+    assert kept(b) == [("gpu0.1", "", True)]
+    load(b, "", 2)
+    assert kept(b)[1:] == [("gpu1.1", "", True)]
+    b.die("gpu0.1")
+    load(b, "", 1)
+    assert len(kept(b)) == 2, "the other worker keeps it already"
+    b.wait(60)
+    b.ready("gpu0.2")
+    assert len(kept(b)) == 2
+    load(b, "", 2)
+    assert kept(b)[2:] == [("gpu0.2", "", True)]
+    load(b, "", 1)
+    assert kept(b)[3:] == [("gpu1.1", "", False)]
+    unload(b, "")
+    assert set(freed(b)) == {("gpu0.2", ""), ("gpu1.1", "")}
+    assert len(kept(b)) == 4
+
+
+def test_worker_that_loads_a_model_for_a_job_keeps_it_only_if_too_few_others_do() -> None:
+    b = bench("gpu0", batch_size=1)
+    load(b, "big")
+    answer(b, b.last(ac.SendLease))
+    b.worker("gpu1")
+    submit(b, "a", "big", segments=500)
+    while len([sent for sent in leases_of(b, "big") if sent.message.is_load]) < 2:
+        b.wait(10)
+        answer(b, b.last(ac.SendLease))
+    first, second = (sent for sent in leases_of(b, "big") if sent.message.is_load)
+    assert (first.message.is_kept, second.message.is_kept) == (True, False)
+    answer(b, second)
+    b.die("gpu0.1")
+    assert kept(b) == [("gpu1.1", "big", True)]
+
+
+def test_model_is_no_longer_kept_when_a_reload_ends_the_request() -> None:
+    b = bench("gpu0")
+    load(b, "big")
+    answer(b, b.last(ac.SendLease))
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=BIG, slots=("gpu0",)))))
+    assert kept(b) == [("gpu0.1", "big", False)]
+    load(b, "big")
+    b.handle(ev.ModelsChanged((ModelSpec(), ModelSpec(name="big", engine=SMALL))))
+    assert kept(b)[1:] == [("gpu0.1", "big", True), ("gpu0.1", "big", False)], "nor is the stale copy"

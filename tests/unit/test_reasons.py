@@ -46,7 +46,7 @@ NOT_SHOWN = re.compile(
     # Faults of a client or worker that does not follow its protocol, and bugs: only the log has them.
     r"Chunk|chunk|blobs|Commit|UploadCredit|Watch|WavHeader|send its Submit|bytes received; send the rest|^segment |"
     r"^unknown languages?|^result of segment|from a worker on another host|FLAC|a segment has|invalid message from|"
-    r"received (a lease|\{x\})$|^worker |^slot |is ready already|begins before sample|^max_samples|received \w+$|is handled by|memory and database|"
+    r"received (a lease|\{x\})$|^worker |with the tag \{x\}|in shared memory for segment|^no PCM of segment|^slot |is ready already|begins before sample|^max_samples|received \w+$|is handled by|memory and database|"
     # OpenAI's and Bazarr's interfaces, and the JSON interface: the page does not use these requests.
     r"alias|/asr|\$|http\.token_file as|^no token|the id of an event|a saved version|"
     # Paths that a client on the server names.

@@ -212,3 +212,11 @@ def test_kept_model_is_not_unloaded_when_it_is_idle(device: Device) -> None:
     assert list(models.unload_idle()) == [""]
     use(models, order("4-a"))
     assert list(models.unload_idle()) == ["4-a"]
+
+
+def test_held_model_is_kept_or_no_longer_kept_on_request(device: Device) -> None:
+    models = resident(device)
+    models.keep("", is_kept=True)
+    assert not list(models.unload_idle())
+    models.keep("", is_kept=False)
+    assert list(models.unload_idle()) == [""]

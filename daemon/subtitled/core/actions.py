@@ -11,6 +11,7 @@ from subtitled.core.protocol import (
     Drain,
     FeedCredit,
     FreeModel,
+    KeepModel,
     LeaseItem,
     Prepare,
     Transcribe,
@@ -164,7 +165,7 @@ class SendMessage(Struct, frozen=True):
     """Send a message to a worker."""
 
     worker: str
-    message: FeedCredit | Abandon | AbandonLease | FreeModel | Drain
+    message: FeedCredit | Abandon | AbandonLease | FreeModel | KeepModel | Drain
 
 
 class DropPcm(Struct, frozen=True):

@@ -353,6 +353,7 @@ class Broker:
             worker.resident(DEFAULT_MODEL),
             batch_size=default.batch_size,
             is_loaded=True,
+            is_pinned=False,
             loaded_at=now,
             used_at=now,
         )

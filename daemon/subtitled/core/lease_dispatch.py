@@ -20,6 +20,7 @@ from subtitled.core.protocol import (
     AbandonLease,
     Drain,
     FreeModel,
+    KeepModel,
     LeaseAnswer,
     LeaseItem,
     LeaseProgress,
@@ -119,6 +120,8 @@ class LeaseDispatch:
     def assign(self, now: float, *, is_held: bool = False) -> None:
         """Lease the ready segments to workers that may hold a lease; `is_held`: models are loaded, no segment is leased."""
         self._free_models(is_held=is_held)
+        for identity, name, is_kept in self.placement.pin_changes():
+            self._out.append(SendMessage(identity, KeepModel(model=name, is_kept=is_kept)))
         if not self.ready and not self.placement.has_preloads:
             self.placement.wake_at = NEVER
             return
@@ -144,6 +147,8 @@ class LeaseDispatch:
             for name in sorted(names - needed):
                 if worker.has_in_memory(name):
                     self._out.append(SendMessage(identity, FreeModel(model=name)))
+                if worker.holds(name):
+                    worker = self._worker_table.put(worker.with_model(name, is_pinned=False))
             if not names & needed:
                 del self.placement.to_unload[identity]
             else:
@@ -204,7 +209,9 @@ class LeaseDispatch:
         worker = worker.without_models(load.evict)
         stale = tuple(other for other in worker.stale_models if other != name)
         worker = replace(worker, loading=name, stale_models=stale)
-        self._lease(worker.with_model(name, is_loaded=False, loaded_at=now), name, size, now, load)
+        is_pinned = self.placement.is_kept_after_load(name)
+        loading = worker.with_model(name, is_loaded=False, is_pinned=is_pinned, loaded_at=now)
+        self._lease(loading, name, size, now, load)
 
     def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer, now: float) -> Worker:
         """Return a worker with the models that it holds after a lease; another model than the lease's in `loaded` is ignored."""
@@ -241,7 +248,7 @@ class LeaseDispatch:
         if free_bytes is not None:
             free_bytes += self.placement.memory_bytes(model, worker.slot)
         worker = self._worker_table.put(
-            replace(worker.with_model(model, is_loaded=False), free_bytes=free_bytes)
+            replace(worker.with_model(model, is_loaded=False, is_pinned=False), free_bytes=free_bytes)
         )
         for lease_id in worker.leases:  # sent before it unloaded
             lease = self.leases[lease_id]
@@ -430,7 +437,7 @@ class LeaseDispatch:
             "lease": lease.id,
             "model": model,
             "is_load": load is not None,
-            "is_kept": load is not None and bool(self.placement.preload(model)),
+            "is_kept": load is not None and worker.resident(model).is_pinned,
             "engine": load.spec.engine if load is not None else None,
             "evict": lease.evict,
             "may_evict": may_evict,

@@ -119,6 +119,8 @@ class ModelPlacement:
         """How many workers keep a model that an admin has loaded, in the place of `preload`; 0: an admin has unloaded it."""
         self.to_unload: dict[str, set[str]] = {}
         """Models that workers unload as soon as they are not in use, since an admin has unloaded them; by identity."""
+        self._pinned_stale: list[tuple[str, str]] = []
+        """Workers, by identity, that keep a model of an earlier configuration, and its name."""
         self._is_held = False
         """No segment was leased at the last `plan`: the queue was paused."""
         self._unneeded: set[str] = set()
@@ -142,6 +144,9 @@ class ModelPlacement:
         self._crowded.clear()
         for worker in list(self._worker_table.of(Role.TRANSCRIBE)):
             if held := changed & worker.models.keys():
+                if worker.state in AT_WORK:
+                    pinned = [name for name in sorted(held) if worker.models[name].is_pinned]
+                    self._pinned_stale += [(worker.identity, name) for name in pinned]
                 self._worker_table.put(worker.without_models(held))
 
     # -- for admins ------------------------------------------------------------------------------------------
@@ -167,6 +172,38 @@ class ModelPlacement:
         """Return how many workers keep a model: as an admin has requested, or as configured."""
         spec = self.specs.get(name)
         return 0 if spec is None else self._requested.get(name, spec.preload)
+
+    def pin_changes(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield the workers that are to keep a model that they hold, or no longer, and record that they are sent this.
+
+        By identity and name.
+        """
+        yield from ((identity, name, False) for identity, name in self._pinned_stale)
+        self._pinned_stale.clear()
+        for name in self.specs:
+            if not (self._pinned(name) or self.preload(name)):
+                continue
+            holders = [
+                worker
+                for worker in self._worker_table.of(Role.TRANSCRIBE)
+                if worker.state in AT_WORK and worker.holds(name)
+            ]
+            holders.sort(key=lambda worker: (not worker.models[name].is_pinned, worker.slot))
+            for place, worker in enumerate(holders):
+                is_kept = place < self.preload(name)
+                if worker.models[name].is_pinned is not is_kept:
+                    self._worker_table.put(worker.with_model(name, is_pinned=is_kept))
+                    yield worker.identity, name, is_kept
+
+    def is_kept_after_load(self, name: str) -> bool:
+        """Return whether a further worker that loads a model is one of those that keep it."""
+        return self._pinned(name) < self.preload(name)
+
+    def _pinned(self, name: str) -> int:
+        return sum(
+            worker.state in AT_WORK and worker.holds(name) and worker.models[name].is_pinned
+            for worker in self._worker_table.of(Role.TRANSCRIBE)
+        )
 
     def needed(self, name: str) -> None:
         """Record that segments of a model are leased."""

@@ -524,6 +524,13 @@ class FreeModel(_Message, frozen=True, kw_only=True):
     model: str
 
 
+class KeepModel(_Message, frozen=True, kw_only=True):
+    """Change whether a model is unloaded after the idle timeout, from the leases on that are sent later; has no answer."""
+
+    model: str
+    is_kept: bool
+
+
 class AbandonLease(_Message, frozen=True, kw_only=True):
     """Drop this lease; answered with LeaseAbandoned, unless its result was sent before."""
 
@@ -660,6 +667,7 @@ ToWorker = (
     | FeedCredit
     | Abandon
     | FreeModel
+    | KeepModel
     | AbandonLease
     | Transcribe
     | Translate

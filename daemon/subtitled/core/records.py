@@ -378,6 +378,8 @@ class ResidentModel(Struct, frozen=True, kw_only=True):
     """Its weights are in memory; else they were freed when it was idle."""
     is_kept: bool = False
     """It has been in memory beside the default model: a worker that keeps it for `preload` has room for both."""
+    is_pinned: bool = False
+    """The worker has been sent that it must not unload it when it is idle."""
     loaded_at: float = 0.0
     used_at: float = 0.0
     """When a lease of it was sent or answered last."""

@@ -283,11 +283,11 @@ class RemoteWorker:
                         self._end_session(cause, REFUSED_S)
                 case be.SessionUnknown():
                     self._end_session("the daemon has ended this session", RECONNECT_S)
-                case be.Transcribe() | be.AbandonLease() | be.FreeModel() | be.Drain() if (
+                case be.Transcribe() | be.AbandonLease() | be.FreeModel() | be.KeepModel() | be.Drain() if (
                     self._role is not None
                 ):
                     self._role.receive(message, blobs)
-                case be.AbandonLease() | be.FreeModel():
+                case be.AbandonLease() | be.FreeModel() | be.KeepModel():
                     pass  # sent to an ended role
                 case be.Drain():
                     self._on_stop(self._session, ExitCode.OK)

@@ -96,6 +96,11 @@ class ResidentModels:
             self._kept.discard(name)
             return self._unload_unused(name) or name not in self._held
 
+    def keep(self, name: str, *, is_kept: bool) -> None:
+        """Change whether a model stays in memory when it is idle."""
+        with self._lock:
+            (self._kept.add if is_kept else self._kept.discard)(name)
+
     def unload_idle(self) -> Iterator[str]:
         """Free the memory of the models that were idle for long enough, unless they are kept; yield their names."""
         for name, model in list(self._held.items()):

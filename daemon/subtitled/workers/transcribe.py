@@ -32,6 +32,7 @@ from subtitled.core.protocol import (
     FreeModel,
     Heartbeat,
     ItemResult,
+    KeepModel,
     LeaseAbandoned,
     LeaseProgress,
     LeaseRefused,
@@ -92,7 +93,7 @@ class TranscribeRole:
         self._other_threads = threading.Semaphore(self._streams - 1)
         """Counts the decoding threads that end before the last one."""
         self._orders: queue.SimpleQueue[
-            tuple[Transcribe | Translate, Sequence[memoryview]] | FreeModel | None
+            tuple[Transcribe | Translate, Sequence[memoryview]] | FreeModel | KeepModel | None
         ] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(port, "features", self._compute_features)
@@ -100,12 +101,12 @@ class TranscribeRole:
             start_thread(port, f"decode{number}", self._decode)
 
     def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
-        """Take a lease, its withdrawal, a model to unload, or Drain."""
+        """Take a lease, its withdrawal, a model to unload or to keep, or Drain."""
         match message:
             case Transcribe(lease=lease) | Translate(lease=lease):
                 self._held.add(lease)
                 self._orders.put((message, blobs))
-            case FreeModel():
+            case FreeModel() | KeepModel():
                 self._orders.put(message)
             case AbandonLease(lease=lease):
                 if lease in self._held:
@@ -130,6 +131,9 @@ class TranscribeRole:
             if isinstance(order, FreeModel):
                 if self._models.free(order.model):
                     self._port.post(ModelUnloaded(model=order.model))
+                continue
+            if isinstance(order, KeepModel):
+                self._models.keep(order.model, is_kept=order.is_kept)
                 continue
             message, blobs = order
             if self._is_dropped(message.lease):
