@@ -181,9 +181,13 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played(
     with Browser(gateway.url, tmp_path) as browser:
         daemon.client.operate(is_held=True)
         job = daemon.client.submit(
-            endless, options=JobOptions(language="en", translate_to=("ja",)), allow_duplicate=True
+            endless,
+            options=JobOptions(tasks=("transcribe", "translate"), translate_to=("ja",)),
+            allow_duplicate=True,
         ).id
         browser.open(f"/jobs/{job}")
+        options = "return document.querySelectorAll('#track option').length"
+        assert browser.script(options) == 3
         browser.script("window.isSame = true")
         command = (SUBTITLE, "watch", job, "--text", "--server", daemon.endpoint)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
@@ -206,6 +210,7 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played(
             browser.wait_for("#tools")
             cues = daemon.client.fetch(job)[1].decode().count("-->")
             browser.until(lambda: len(browser.find_all("#list a.cue")) == cues, "all cues are shown")
+            assert browser.script(options) == 2, "the translation of English is the transcript"
             browser.click("#downloads a", "SRT")
             assert browser.downloaded(".srt").read_bytes() == daemon.client.fetch(job)[1]
             assert watch.stdout is not None
@@ -214,6 +219,8 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played(
             endpoint.release()
             browser.wait_for(".headline .state.done")
             browser.wait_for("#edit")
+            browser.script(CHOOSE_TRACK)
+            browser.wait_until_gone("#edit")  # a translation is not edited
             assert watch.stdout.read() == ""
         assert watch.returncode == 0
         is_played = "const audio = document.getElementById('audio'); return window.isSame && (!audio.paused || audio.ended)"
@@ -221,6 +228,11 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played(
         assert browser.script(started) >= position
 
 
+CHOOSE_TRACK = """
+const field = document.getElementById("track");
+field.value = "1";
+field.dispatchEvent(new Event("change"));
+"""
 FAIL_ONCE = """
 (() => {
   const original = window.EventSource;

@@ -237,7 +237,7 @@ export function startPlayer() {
   }
 
   async function chooseSecond() {
-    const chosen = tracks[byId("second").value];
+    const chosen = tracks[byId("second")?.value];
     secondRequest.abort();
     const { signal } = (secondRequest = new AbortController());
     let response = null;
@@ -299,14 +299,27 @@ export function startPlayer() {
   /** Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback goes on. */
   function showFinal(player) {
     stopText();
-    const parts = byId("player");
-    tracks = JSON.parse(player.dataset.tracks);
-    delete parts.dataset.provisional;
+    delete byId("player").dataset.provisional;
     byId("cues").hidden = false;
     for (const id of ["cues-head", "side-panels"]) morph(byId(id), player.querySelector(`#${id}`));
-    const selects = player.querySelector("#tracks");
-    if (selects && !byId("tracks")) byId("tools").before(selects);
+    replaceTracks(JSON.parse(player.dataset.tracks), player.querySelector("#tracks"));
     startCues();
+  }
+
+  /** Replace the tracks by those of a new page; `selects` chooses between them, null if there is only one. What is chosen stays if it exists. */
+  function replaceTracks(next, selects) {
+    const indexOf = (chosen) => next.findIndex(({ task, language }) => chosen && task === chosen.task && language === chosen.language);
+    const index = Math.max(0, indexOf(track));
+    const indexOfSecond = indexOf(tracks[byId("second")?.value]);
+    tracks = next;
+    track = tracks[index];
+    byId("tracks")?.remove();
+    if (selects) {
+      byId("tools").before(selects);
+      byId("track").value = index;
+      if (indexOfSecond >= 0) byId("second").value = indexOfSecond;
+    }
+    if (indexOfSecond < 0) chooseSecond();
   }
 
   // -- the editor --
