@@ -419,6 +419,28 @@ def test_the_player_appears_when_the_job_is_done(shared: Browser, daemon: Daemon
     assert daemon.client.status(job).state == "done"
 
 
+def test_the_page_is_reloaded_if_its_job_is_deleted_when_it_ends(
+    shared: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.client.operate(is_held=True)
+    try:
+        job = daemon.client.submit(media.write_sound(tmp_path / "deleted.flac", media.speech(3)))
+        shared.open(f"/jobs/{job.id}")
+        shared.wait_for("#live")
+        shared.script(PAGE_NOT_FOUND)
+        job.cancel()
+        shared.until(lambda: not shared.script("return Boolean(window.isOld)"), "the page is reloaded")
+    finally:
+        daemon.client.operate(is_held=False)
+
+
+PAGE_NOT_FOUND = """
+const request = window.fetch;
+window.isOld = true;
+window.fetch = (address, options) => (address === location.href ? Promise.resolve(new Response("", { status: 404 })) : request(address, options));
+"""
+
+
 def test_cues_of_missing_media_remain_readable(shared: Browser, daemon: Daemon, tmp_path: Path) -> None:
     """The number of cues depends on the CPU's rounding: the last one is selected."""
     path = daemon.drop(media.write_sound(tmp_path / "gone.flac", media.speech(8)), "gone.flac")

@@ -26,6 +26,8 @@ function followJob() {
 async function showFinal() {
   try {
     const response = await fetch(location.href);
+    // The job was deleted, or its token revoked: the server's page says so.
+    if (response.status === 401 || response.status === 404) return location.reload();
     if (!response.ok) throw new Error(response.status);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const next = page.querySelector("#player:not([data-provisional])");
