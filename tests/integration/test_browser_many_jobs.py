@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark
 
 JOBS = 10_000
 FAILED = JOBS // 40
+BATCH = 200
+"""Jobs of one request of the page."""
 LARGEST_VIEW_BYTES = 100_000
 MOST_ROWS = 1_000
 """In the page at a time, however far it is scrolled."""
@@ -117,8 +119,13 @@ def test_ten_thousand_jobs_are_scrolled_filtered_sorted_and_deleted(tmp_path: Pa
             browser.click("#select-matching")
             browser.wait_for("#bulk-status", f"{FAILED} selected")
             browser.script("window.confirm = () => true")
+            browser.script(FAIL_SECOND)
             browser.click("#bulk [value=delete]")
-            browser.wait_for("#bulk-status", f"{FAILED} of {FAILED} done")
+            browser.wait_for("#bulk-status", f"{BATCH} of {FAILED} done; The daemon does not respond")
+            browser.wait_until_gone("#bulk [value=delete]:disabled")
+            browser.click("#bulk [value=delete]")
+            left = FAILED - BATCH
+            browser.wait_for("#bulk-status", f"{left} of {left} done")
             browser.wait_for(".tabs", "9,750")
         assert daemon.client.stats().jobs == {"cancelled": JOBS - FAILED}
 
@@ -127,3 +134,10 @@ CHOOSE = """
 const field = document.querySelector(`form.search [name=${arguments[0]}]`);
 field.value = arguments[1];
 """
+FAIL_SECOND = """
+const request = window.fetch;
+let calls = 0;
+window.fetch = (address, options) =>
+  address === "/bulk" && ++calls === 2 ? Promise.reject(new TypeError("Failed to fetch")) : request(address, options);
+"""
+"""Makes the second request that acts on jobs fail."""

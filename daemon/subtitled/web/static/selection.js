@@ -85,29 +85,32 @@ function addHidden() {
 
 async function act(event) {
   event.preventDefault();
-  const { submitter } = event;
-  const action = submitter.value;
+  const action = event.submitter.value;
   if (action === "delete" && chosen.size && !confirm(deleteQuestion())) return;
   const fields = [...new FormData(form)].filter(([name]) => name !== "job");
   const jobs = [...chosen];
   const total = jobs.length;
   const errors = [];
+  const buttons = form.querySelectorAll(".actions button");
   let done = 0;
-  submitter.disabled = true;
+  for (const button of buttons) button.disabled = true;
   // Without a job, the server's message is shown.
   do {
-    const batch = jobs.splice(0, BATCH).map((job) => ["job", job]);
-    const answer = await request("/bulk", { method: "POST", body: new URLSearchParams([...fields, ["action", action], ...batch]) });
-    if (!answer) break;
+    const batch = jobs.splice(0, BATCH);
+    const body = new URLSearchParams([...fields, ["action", action], ...batch.map((job) => ["job", job])]);
+    const answer = await request("/bulk", { method: "POST", body });
+    if (!answer) {
+      if (done) status.textContent = `${message("bulk_done", { done, total })}; ${status.textContent}`;
+      break;
+    }
     done += answer.done;
     errors.push(...answer.errors);
-    if (jobs.length) status.textContent = message("bulk_done", { done, total });
-    else select([]);
+    for (const job of batch) chosen.delete(job);
+    showSelection(filter);
+    status.textContent = errors.length ? message("bulk_failed", { done, total, cause: errors[0] }) : message("bulk_done", { done, total });
   } while (jobs.length);
-  submitter.disabled = false;
+  for (const button of buttons) button.disabled = false;
   refresh();
-  if (chosen.size || !total) return; // the server's message is shown
-  status.textContent = errors.length ? message("bulk_failed", { done, total, cause: errors[0] }) : message("bulk_done", { done, total });
 }
 
 function deleteQuestion() {
