@@ -170,7 +170,7 @@ def _show(model: ModelFacts, text: str, *, is_json: bool) -> None:
 
 @click.group(cls=CommandGroup)
 def admin() -> None:
-    """Change the running daemon; for an admin."""
+    """Change the log level and show the log; for an admin."""
 
 
 @admin.command("log-level")

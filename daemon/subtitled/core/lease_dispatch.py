@@ -237,7 +237,10 @@ class LeaseDispatch:
         return worker.without_models(evicted, is_in_memory=False) if evicted else worker
 
     def model_unloaded(self, identity: str, model: str, now: float) -> None:
-        """Record that a worker has unloaded a model: the answers of its leases include loading it again."""
+        """Record that a worker has unloaded a model, after `model.idle_unload_s` without work or for an admin.
+
+        The answers of its leases include loading it again.
+        """
         worker = self._worker_table.current(identity)
         if worker is not None and model in worker.stale_models:
             stale = tuple(name for name in worker.stale_models if name != model)

@@ -43,7 +43,7 @@ class Metrics:
         )
         self.model_unloads = Counter(
             "subtitled_model_unloads",
-            "Models unloaded: after the idle timeout, or for another model.",
+            "Models unloaded: after the idle timeout, for an admin, or for another model.",
             ["slot", "model"],
             registry=self.registry,
         )
