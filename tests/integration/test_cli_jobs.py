@@ -133,6 +133,7 @@ def test_lists_are_filtered_and_sorted(daemon: Daemon, tmp_path: Path) -> None:
         found = subtitle(daemon, "list", "--tag", "sorted", "--json", *words)
         assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == expected, words
     assert subtitle(daemon, "list", first, "--unheard").returncode == 2
+    assert subtitle(daemon, "list", first, "--sort", "newest").returncode == 2
 
 
 def test_refused_job_does_not_stop_the_others_and_is_reported_in_words(

@@ -13,6 +13,7 @@ from subtitle.commands.connection_options import CommandExitCode, as_json, print
 from subtitle.commands.job_options import chosen_layout, layout_options, split_list
 from subtitle.commands.selection import (
     ACTIVE,
+    MAX_SEARCHED,
     STATES,
     all_jobs,
     change,
@@ -20,6 +21,7 @@ from subtitle.commands.selection import (
     file_name,
     find,
     find_one,
+    is_search_limited,
     select,
     selection,
 )
@@ -51,8 +53,7 @@ if TYPE_CHECKING:
 @click.option("--unheard", "is_unheard", is_flag=True, help="Only jobs with speech without text.")
 @click.option(
     "--sort",
-    default="newest",
-    show_default=True,
+    show_default="newest",
     type=click.Choice(get_args(JobSort)),
     help="Order; `subtitle queue` shows that of the queue with positions.",
 )
@@ -73,9 +74,14 @@ def list_jobs(
     is_json: bool,
     **filters: Any,
 ) -> None:
-    """List jobs, newest first: all, or those with an id or file name."""
-    if jobs and any(value for name, value in filters.items() if name != "sort"):
-        raise click.UsageError("give jobs, or filters")
+    """List jobs, newest first: all, or those with an id or file name.
+
+    For filters other than --state and --tag, and for an order other than by time, the server searches 20,000 jobs in one
+    request: others may be missing, and a warning says so.
+    """
+    if jobs and any(filters.values()):
+        raise click.UsageError("give jobs, or filters and an order")
+    filters = {name: value for name, value in filters.items() if value}
     if jobs:
         found = {job.id: job for word in jobs for job in find(client, word, states)}
         listed = [job for job in found.values() if tag is None or job.tag == tag]
@@ -85,6 +91,13 @@ def list_jobs(
             if is_all
             else client.list(states, limit=limit, tag=tag, **filters)
         )
+        is_cut = len(listed) == limit and not is_all and "sort" not in filters
+        if filters and not is_cut and is_search_limited(filters, total := sum(client.stats().jobs.values())):
+            click.echo(
+                f"subtitle: the server searches {MAX_SEARCHED} of its {total} jobs for this list: some may be missing; "
+                "--state and --tag search all",
+                err=True,
+            )
     if is_json:
         for job in listed:
             print_json(job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,10 @@ _ID = re.compile("[0-9a-f]{16}")
 _PREFIX = re.compile("[0-9a-f]{4,15}")
 
 
+MAX_SEARCHED = 20_000
+"""Jobs that the server searches for a filter without an index, or sorts, in one request."""
+
+
 def file_name(job: JobFacts) -> str:
     """Return the name of a job's file without its folder."""
     return job.source.rpartition("/")[2]
@@ -39,6 +43,13 @@ def all_jobs(client: Client, states: Sequence[str] = (), **wanted: Any) -> Itera
         if len(page) < PAGE:
             return
         before = page[-1].id
+
+
+def is_search_limited(filters: Mapping[str, Any], total: int) -> bool:
+    """Return whether a list with filters, or in another order than by time, may lack some of the server's `total` jobs."""
+    is_by_time = filters.get("sort") in {None, "newest", "oldest"}
+    is_filtered = any(value for name, value in filters.items() if name != "sort")
+    return total > MAX_SEARCHED and (is_filtered or not is_by_time)
 
 
 def find(client: Client, word: str, states: Sequence[str] = ()) -> list[JobFacts]:
