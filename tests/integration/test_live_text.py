@@ -169,7 +169,7 @@ def test_page_of_a_job_in_progress_shows_its_provisional_text(
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_final_cues_replace_provisional_ones_while_a_job_is_played(
+def test_final_cues_replace_provisional_ones_while_a_job_is_played_and_can_be_edited(
     daemon: Daemon,
     gateway: GatewayProcess,
     plan: PlannedFaults,
@@ -216,16 +216,22 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played(
             assert watch.stdout is not None
             assert all(watch.stdout.readline() for _ in range(cues)), "all cues are printed"
             assert daemon.client.status(job).state == "translating"
+            is_played = "const audio = document.getElementById('audio'); return window.isSame && (!audio.paused || audio.ended)"
+            assert browser.script(is_played)
+            assert browser.script(started) >= position
+            browser.click("#edit")
+            browser.wait_for("#edit-text").type("Edited ")
             endpoint.release()
             browser.wait_for(".headline .state.done")
+            browser.wait_for("#edit-text")  # the editor stays open
+            browser.click("#editor [data-command=done]")
             browser.wait_for("#edit")
+            assert b"Edited" in daemon.client.fetch(job)[1]
             browser.script(CHOOSE_TRACK)
             browser.wait_until_gone("#edit")  # a translation is not edited
             assert watch.stdout.read() == ""
         assert watch.returncode == 0
-        is_played = "const audio = document.getElementById('audio'); return window.isSame && (!audio.paused || audio.ended)"
-        assert browser.script(is_played)
-        assert browser.script(started) >= position
+        assert browser.script("return window.isSame")
 
 
 CHOOSE_TRACK = """

@@ -410,10 +410,13 @@ def test_model_of_an_added_language_is_not_that_of_others() -> None:
 
 
 @pytest.mark.parametrize("stage", ["planned", "leased", "writing"])
-def test_language_that_is_added_meanwhile_is_planned_when_the_others_are_done(stage: str) -> None:
+@pytest.mark.parametrize("added", [("es",), ()], ids=["language", "edit"])
+def test_language_or_edit_that_is_added_meanwhile_is_planned_when_the_others_are_done(
+    stage: str, added: tuple[str, ...]
+) -> None:
     b = bench("gpu0")
     transcribe(b)
-    request = ev.TranslationRequested(job=b.jobs["a"], languages=("es",))
+    request = ev.TranslationRequested(job=b.jobs["a"], languages=added, is_edit=not added)
     if stage == "planned":
         b.handle(request)
     plan(b, text("nllb", 0))
@@ -425,8 +428,8 @@ def test_language_that_is_added_meanwhile_is_planned_when_the_others_are_done(st
         b.handle(request)
         written(b)
     assert len(b.all(ac.PlanTranslations)) == plans + 1
-    assert b.last(ac.PlanTranslations).job.translate_to == ("ja", "es")
-    plan(b, text("nllb", 0, "es"))
+    assert b.last(ac.PlanTranslations).job.translate_to == ("ja", *added)
+    plan(b, text("nllb", 1, *added))
     answer(b, b.last(ac.SendLease))
     written(b)
     assert b.state("a") is JobState.DONE

@@ -47,6 +47,8 @@ export function startPlayer() {
   let peaks = null;
   let looped = -1; // the cue that is repeated
   let edited = ""; // who edited the cues
+  let isEditing = false;
+  let postponed = null; // the argument of `showFinal` while the editor is open
 
   function seek(ms) {
     view.follow();
@@ -296,8 +298,15 @@ export function startPlayer() {
     if (byId("second")?.value) chooseSecond();
   }
 
-  /** Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback goes on. */
+  /**
+   * Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback goes on.
+   * While the editor is open, this waits until it is closed.
+   */
   function showFinal(player) {
+    if (isEditing) {
+      postponed = player;
+      return;
+    }
     stopText();
     delete byId("player").dataset.provisional;
     byId("cues").hidden = false;
@@ -360,29 +369,38 @@ export function startPlayer() {
       detail.drag = null;
       detail.setSelected(-1);
       detail.zoom(0);
-      setEditing(false);
+      showEditing(false);
+      endEditing();
       layout.start().catch(showFailure);
       byId("edit").focus();
     },
   };
 
-  function setEditing(isEditing) {
-    for (const id of ["scroll", "tools", "edit"]) byId(id).hidden = isEditing;
+  function showEditing(isShown) {
+    for (const id of ["scroll", "tools", "edit"]) byId(id).hidden = isShown;
     byId("follow").hidden = true;
-    if (byId("track")) byId("track").parentElement.hidden = isEditing;
-    for (const field of byId("layout").elements) field.disabled = isEditing;
+    if (byId("track")) byId("track").parentElement.hidden = isShown;
+    for (const field of byId("layout").elements) field.disabled = isShown;
+  }
+
+  function endEditing() {
+    isEditing = false;
+    if (postponed) showFinal(postponed);
+    postponed = null;
   }
 
   async function edit() {
+    isEditing = true;
     byId("edit").disabled = true;
     audio.pause();
     try {
       const { openEditor } = await import("./editor.js");
-      const editor = await openEditor(forEditor, () => setEditing(true));
+      const editor = await openEditor(forEditor, () => showEditing(true));
       view = editor;
       forEditor.cuesChanged();
     } catch (error) {
-      setEditing(false);
+      showEditing(false);
+      endEditing();
       showFailure(error);
     }
     byId("edit").disabled = false;
