@@ -46,6 +46,9 @@ class ModelChecks:
         """When each worker became ready, or was sent its last load."""
         self._loads: dict[int, _Load] = {}
         """By lease."""
+        self._reserved: dict[tuple[str, str], bool] = {}
+        """Models for which busy workers are reserved, by identity and name, and whether the segments that waited when the worker
+        was reserved let it change its models early: none for the models that it holds, or only less urgent ones."""
         self._known: dict[tuple[str, str], float] = {}
         """Measured load time of each model, by slot and name."""
         self._crowded: set[tuple[str, str]] = set()
@@ -63,6 +66,7 @@ class ModelChecks:
 
     def happened(self, event: ev.Event, now: float) -> None:
         """Note an event that the broker is about to handle."""
+        self._note_reservations()
         match event:
             case ev.ModelsChanged(models=models):
                 before, after = self._broker.placement.specs, {spec.name: spec for spec in models}
@@ -107,6 +111,18 @@ class ModelChecks:
                 self._answered(identity, message, now)
             case _:
                 pass
+
+    def _note_reservations(self) -> None:
+        ready = self._broker.lease_dispatch.ready
+        waiting = ready.waiting()
+        reserved: dict[tuple[str, str], bool] = {}
+        for worker in self._broker.worker_table.of(Role.TRANSCRIBE):
+            name, held = worker.reserved, self._held.get(worker.identity, ())
+            if name is not None:
+                own = [ready.priority(other) for other in waiting if other in held]
+                is_early = not own or (name in waiting and ready.priority(name) > max(own))
+                reserved[worker.identity, name] = self._reserved.get((worker.identity, name), is_early)
+        self._reserved = reserved
 
     def _answered(self, identity: str, answer: pr.LeaseAnswer, now: float) -> None:
         lease = self._broker.lease_dispatch.leases.get(answer.lease)
@@ -227,7 +243,9 @@ class ModelChecks:
         )
         is_preload = self._count_other_holders(worker, name) < self._preload(name)
         if known_s is not None and own is not None and is_expected and not is_preload:
-            is_urgent = not priorities or own > max(priorities)
+            is_urgent = (
+                not priorities or own > max(priorities) or self._reserved.get((worker.identity, name), False)
+            )
             needed_s = known_s if is_urgent else max(TURN_S, TURN_LOADS * known_s)
         return _Load(now, now - self._changed_at[worker.identity], needed_s)
 
