@@ -683,7 +683,7 @@ class RequestHandlers:
             cause = f": {job.cause}" if job.cause else ""
             raise RefusedError(
                 "WRONG_STATE",
-                f"job {job.id} is {job.state.value}{cause}; the cues of a done job can be edited",
+                f"job {job.id} is {job.state.value}{cause}; cues can be edited once the job is done or being translated",
             )
         try:
             entries = self._store.save_edit(

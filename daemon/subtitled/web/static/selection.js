@@ -100,7 +100,7 @@ async function act(event) {
     const body = new URLSearchParams([...fields, ["action", action], ...batch.map((job) => ["job", job])]);
     const answer = await request("/bulk", { method: "POST", body });
     if (!answer) {
-      if (done) status.textContent = `${message("bulk_done", { done, total })}; ${status.textContent}`;
+      if (done) status.textContent = message("bulk_failed", { done, total, cause: status.textContent });
       break;
     }
     done += answer.done;
