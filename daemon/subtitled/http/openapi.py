@@ -333,7 +333,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 **_operation(
                     "Pause or resume the queue, set the log level, load or unload a model; for admins.",
                     {200: _json("OperateInfo")},
-                    errors=(400, 408, 413),
+                    errors=(400, 404, 408, 409, 413),
                 ),
                 "requestBody": {
                     "required": True,
