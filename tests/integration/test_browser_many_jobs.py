@@ -121,7 +121,9 @@ def test_ten_thousand_jobs_are_scrolled_filtered_sorted_and_deleted(tmp_path: Pa
             browser.script("window.confirm = () => true")
             browser.script(FAIL_SECOND)
             browser.click("#bulk [value=delete]")
-            browser.wait_for("#bulk-status", f"{BATCH} of {FAILED} done; first error: The daemon does not respond")
+            browser.wait_for(
+                "#bulk-status", f"{BATCH} of {FAILED} done; first error: The daemon does not respond"
+            )
             browser.wait_until_gone("#bulk [value=delete]:disabled")
             browser.click("#bulk [value=delete]")
             left = FAILED - BATCH
