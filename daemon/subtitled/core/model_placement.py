@@ -119,6 +119,8 @@ class ModelPlacement:
         """How many workers keep a model that an admin has loaded, in the place of `preload`; 0: an admin has unloaded it."""
         self.to_unload: dict[str, set[str]] = {}
         """Models that workers unload as soon as they are not in use, since an admin has unloaded them; by identity."""
+        self._has_kept = False
+        """A model was to be kept at some time, by configuration or by an admin; until then there is nothing to compare."""
         self._pinned_stale: list[tuple[str, str]] = []
         """Workers, by identity, that keep a model of an earlier configuration, and its name."""
         self._is_held = False
@@ -132,6 +134,7 @@ class ModelPlacement:
         What an admin has requested for a model ends when its configuration changes.
         """
         before, self.specs = self.specs, {spec.name: spec for spec in specs}
+        self._has_kept |= any(spec.preload for spec in self.specs.values())
         for name in list(self._requested):
             if _configuration_of(before.get(name)) != _configuration_of(self.specs.get(name)):
                 del self._requested[name]
@@ -154,6 +157,7 @@ class ModelPlacement:
     def request(self, name: str, workers: int) -> None:
         """Have `workers` load a model and keep it; 0: have all unload it as soon as they do not use it."""
         self._requested[name] = workers
+        self._has_kept |= workers > 0
         self._forget_unload(name)
         if not workers:
             self._unneeded.add(name)
@@ -180,14 +184,9 @@ class ModelPlacement:
         """
         yield from ((identity, name, False) for identity, name in self._pinned_stale)
         self._pinned_stale.clear()
-        for name in self.specs:
-            if not (self._pinned(name) or self.preload(name)):
-                continue
-            holders = [
-                worker
-                for worker in self._worker_table.of(Role.TRANSCRIBE)
-                if worker.state in AT_WORK and worker.holds(name)
-            ]
+        # This runs for each event.
+        for name in self.specs if self._has_kept else ():
+            holders = self._holders(name)
             holders.sort(key=lambda worker: (not worker.models[name].is_pinned, worker.slot))
             for place, worker in enumerate(holders):
                 is_kept = place < self.preload(name)
@@ -200,10 +199,15 @@ class ModelPlacement:
         return self._pinned(name) < self.preload(name)
 
     def _pinned(self, name: str) -> int:
-        return sum(
-            worker.state in AT_WORK and worker.holds(name) and worker.models[name].is_pinned
+        return sum(worker.models[name].is_pinned for worker in self._holders(name))
+
+    def _holders(self, name: str) -> list[Worker]:
+        """Return the workers at work that hold a model."""
+        return [
+            worker
             for worker in self._worker_table.of(Role.TRANSCRIBE)
-        )
+            if worker.state in AT_WORK and worker.holds(name)
+        ]
 
     def needed(self, name: str) -> None:
         """Record that segments of a model are leased."""
@@ -513,11 +517,7 @@ class ModelPlacement:
 
     def _is_worth_another(self, name: str, count: int) -> bool:
         """Return whether the waiting segments of a model are worth loading it on a further worker."""
-        throughputs = [
-            worker.models[name].throughput
-            for worker in self._worker_table.of(Role.TRANSCRIBE)
-            if worker.state in AT_WORK and worker.holds(name)
-        ]
+        throughputs = [worker.models[name].throughput for worker in self._holders(name)]
         if not throughputs or not all(one.leases for one in throughputs):
             return False  # the first lease measures the speed
         windows_per_s = sum(1 / one.s_per_window for one in throughputs)
@@ -591,8 +591,7 @@ class ModelPlacement:
         count = self._requested.get(name)
         if not count:
             return False
-        workers = self._worker_table.of(Role.TRANSCRIBE)
-        return worker.slot in sorted(w.slot for w in workers if w.state in AT_WORK and w.holds(name))[:count]
+        return worker.slot in sorted(holder.slot for holder in self._holders(name))[:count]
 
     def _is_kept(self, worker: Worker, name: str) -> bool:
         """Return whether a worker is one of the `preload` workers that keep a model.
