@@ -34,7 +34,9 @@ class RayCluster:
     @property
     def environ(self) -> Mapping[str, str]:
         """Environment of all processes of the cluster, and of those that join it."""
-        return {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0"}
+        # Ray starts workers at nice 15: beside other tests on the same cores they would hardly run.
+        niceness = {"RAY_worker_niceness": "0"}
+        return {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0", **niceness}
 
     def __enter__(self) -> Self:
         os.environ.update(self.environ)

@@ -81,7 +81,7 @@ class ModelChecks:
                 self._requested = {
                     name: workers
                     for name, workers in self._requested.items()
-                    if name in after and name not in changed
+                    if name in before and name in after and name not in changed
                 }
                 self._crowded.clear()
                 self._since.clear()
