@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.errors import SpoolError
-from subtitled.files import beneath
+from subtitled.files import open_beneath
 from subtitled.files.atomic_files import (
     NAME_BYTES,
     fitted,
@@ -285,7 +285,7 @@ def test_link_does_not_lead_files_out_of_the_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_openat2: bool
 ) -> None:
     if not has_openat2:
-        monkeypatch.setattr(beneath, "_OPENAT2", 100_000)
+        monkeypatch.setattr(open_beneath, "_OPENAT2", 100_000)
     root, outside = tmp_path / "inbox", tmp_path / "outside"
     (root / "season").mkdir(parents=True)
     outside.mkdir()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.http.asr import parse_query
 from subtitled.http.errors import RequestError
 from subtitled.http.openai import parse_fields
+from subtitled.http.whisper_asr_webservice import parse_query
 
 
 @pytest.mark.parametrize(

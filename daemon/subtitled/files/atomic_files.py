@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subtitled.errors import SpoolError
-from subtitled.files.beneath import folder_beneath, open_beneath
+from subtitled.files.open_beneath import folder_beneath, open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from subtitled.http.gateway import Gateway
 from subtitled.http.live_text import follow_text
 from subtitled.http.openapi import document
 from subtitled.http.player import parse_layout, parse_task, parse_version
-from subtitled.http.response_models import media_type_of
+from subtitled.http.response_formats import media_type_of
 
 MAX_LISTED = 1000
 MAX_FORM_BYTES = 2**16

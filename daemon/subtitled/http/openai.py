@@ -22,7 +22,7 @@ from subtitled.http.errors import RequestError, error_body, not_allowed, to_requ
 from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.live_text import LiveText, follow_text
-from subtitled.http.response_models import (
+from subtitled.http.response_formats import (
     openai_usage,
     openai_verbose_json,
     phrases_of,

@@ -12,7 +12,7 @@ from subtitled.config.schema import Format
 from subtitled.core.states import JobState
 from subtitled.cues.transcript import Transcript
 from subtitled.http.edits import DiffResponse, EditRequest, VersionsResponse
-from subtitled.http.operating import OperateRequest
+from subtitled.http.operate import OperateRequest
 from subtitled.http.player import (
     MAX_SEGMENT,
     ORIGINAL_TYPES,
@@ -21,7 +21,7 @@ from subtitled.http.player import (
     VideoResponse,
     WaveformResponse,
 )
-from subtitled.http.response_models import media_type_of
+from subtitled.http.response_formats import media_type_of
 from subtitled.version import VERSION
 
 _PROTOCOL_FIELDS = ("type", "request")

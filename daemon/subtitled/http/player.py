@@ -20,7 +20,7 @@ from subtitled.cues.transcript import MissingSpan
 from subtitled.cues.word_alignment import AlignedCue, align_words
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import UNDETERMINED
+from subtitled.http.response_formats import UNDETERMINED
 from subtitled.http.wav import (
     BYTES_PER_SAMPLE,
     HEADER_BYTES,

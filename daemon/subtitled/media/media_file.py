@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from subtitled.errors import MediaError
-from subtitled.files.beneath import open_beneath
+from subtitled.files.open_beneath import open_beneath
 
 SAMPLE_RATES = range(1_000, 1_000_001)
 """Sample rates taken to be real; a header that says 1 Hz would make gigabytes of a small file."""

@@ -15,8 +15,8 @@ from subtitled.core.actions import CheckFile
 from subtitled.core.events import FileChecked
 from subtitled.core.records import Job
 from subtitled.files.atomic_files import printable
-from subtitled.files.beneath import open_beneath
 from subtitled.files.filesystem import HUNG_S, wait_until_answers
+from subtitled.files.open_beneath import open_beneath
 from subtitled.observability.metrics import Metrics
 from subtitled.runtime.background import CallInLoop, FolderThread, busy_folders
 

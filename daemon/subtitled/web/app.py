@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from subtitle.aio import AsyncClient
 from subtitle.errors import SubtitleError
 from subtitled import log
-from subtitled.http import asr, edits, jobs, openai, operating, player
+from subtitled.http import edits, jobs, openai, player, whisper_asr_webservice
+from subtitled.http import operate as operate_api
 from subtitled.http.auth import AuthMiddleware, Role
 from subtitled.http.errors import RequestError, error_response, to_request_error
 from subtitled.http.forms import drain
@@ -131,9 +132,9 @@ def build_app(
     app = Starlette(
         routes=[
             *openai.routes(),
-            *asr.routes(),
+            *whisper_asr_webservice.routes(),
             *jobs.routes(),
-            *operating.routes(),
+            *operate_api.routes(),
             *player.routes(),
             *edits.routes(),
             *_PAGE_ROUTES,

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from subtitled.http import operating
+from subtitled.http import operate
 from subtitled.http.auth import require_admin
 from subtitled.http.errors import RequestError
 from subtitled.http.forms import read_body
@@ -36,14 +36,14 @@ async def show_live(request: Request) -> Response:
 
 async def change(request: Request) -> Response:
     """Pause or resume the queue, set the log level, load or unload a model."""
-    content = await read_body(request, operating.MAX_BODY_BYTES, "form")
+    content = await read_body(request, operate.MAX_BODY_BYTES, "form")
     fields = {name: values[-1] for name, values in parse_qs(content.decode("utf-8", "replace")).items()}
     try:
-        changes = msgspec.convert(fields, operating.OperateRequest, strict=False)
+        changes = msgspec.convert(fields, operate.OperateRequest, strict=False)
     except msgspec.ValidationError as error:
         raise RequestError(400, "bad_format", f"the form is not valid: {error}") from None
     async with daemon_timeout():
-        await operating.apply(request, changes)
+        await operate.apply(request, changes)
     cache: StatusCache = request.app.state.status_cache
     cache.invalidate()
     return RedirectResponse("/operate", 303)
@@ -53,8 +53,8 @@ async def _context(request: Request) -> dict[str, Any]:
     cache: StatusCache = request.app.state.status_cache
     query = request.query_params
     level = query.get("log_level", "info")
-    shown = next((name for name in operating.LEVELS if name == level), "info")
-    text = query.get("log_text", "")[: operating.MAX_TEXT_CHARS]
+    shown = next((name for name in operate.LEVELS if name == level), "info")
+    text = query.get("log_text", "")[: operate.MAX_TEXT_CHARS]
     filters = {"log_level": shown, "log_text": text}
     require_admin(request)
     snapshot = await cache.get()
@@ -66,7 +66,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "stats": snapshot.stats,
         "welcome": snapshot.welcome,
         "filters": filters,
-        "levels": operating.LEVELS,
+        "levels": operate.LEVELS,
         "models": [_model(model, t) for model in snapshot.stats.models],
         "holders": [
             (worker.slot, _held(worker, snapshot.stats, t))

@@ -15,7 +15,7 @@ from subtitle.messages import JobOptions
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_models import UNDETERMINED, UNDETERMINED_NAME, whisper_json
+from subtitled.http.response_formats import UNDETERMINED, UNDETERMINED_NAME, whisper_json
 from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
 from subtitled.languages import name_of
 
