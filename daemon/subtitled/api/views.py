@@ -22,8 +22,6 @@ from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.remote_sessions import RemoteSession
 
-_media_decoder = msgspec.msgpack.Decoder(Media)
-
 
 class JobProgress(Struct, frozen=True, kw_only=True):
     """What is known in memory of a job that waits, or is read, uploaded, downloaded or translated."""
@@ -52,7 +50,7 @@ def job_facts(
     """
     job = row.job
     language = job.options.language
-    media = _media_decoder.decode(row.media) if row.media else Media()
+    media = row.media_facts
     return ms.JobFacts(
         id=job.id,
         state=job.state.value,
@@ -118,7 +116,7 @@ def media_of(row: JobRow) -> Media:
     """Return the stored media facts of a job; raises RefusedError when its file was not read to the end."""
     job = row.job
     if row.media is not None:
-        return _media_decoder.decode(row.media)
+        return row.media_facts
     if job.state in JOB_LIVE:
         raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; wait until its file is read")
     cause = f": {job.cause}" if job.cause else ""
@@ -129,17 +127,7 @@ def media_of(row: JobRow) -> Media:
 
 def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
     """Return a job's history."""
-    return tuple(
-        ms.Step(
-            at_ms=entry.at_ms,
-            subject=entry.subject,
-            name=entry.name,
-            event=entry.event,
-            after=entry.after,
-            cause=entry.cause,
-        )
-        for entry in entries
-    )
+    return tuple(msgspec.convert(entry, ms.Step, from_attributes=True) for entry in entries)
 
 
 def worker_facts(
@@ -194,18 +182,9 @@ def _session_facts(session: RemoteSession | None) -> dict[str, Any]:
 
 def journal_event(request: int, entry: JournalEntry) -> ms.Event:
     """Return the Event of a journal entry."""
-    return ms.Event(
-        request=request,
-        seq=entry.seq,
-        at_ms=entry.at_ms,
-        subject=entry.subject,
-        job=entry.job,
-        name=entry.name,
-        before=entry.before,
-        event=entry.event,
-        after=entry.after,
-        cause=entry.cause,
-    )
+    fields = msgspec.structs.asdict(entry)
+    del fields["owner"]
+    return ms.Event(request=request, **fields)
 
 
 def display_path(path: bytes | str) -> str:

@@ -15,12 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from subtitled import log
 from subtitled.core.plan import SAMPLES_PER_MS
-from subtitled.core.protocol import Media
 from subtitled.errors import StoreError
 from subtitled.storage.queries import JOB_BY_ID, JOB_ENDS, OUTPUTS_OF_JOB
 from subtitled.storage.rows import JobRow, job_row
@@ -181,7 +179,6 @@ def read(db: sqlite3.Connection, seq: int, job: str, state: str) -> tuple[JobEnd
 
 def _job_ended(delivery: str, event: str, row: JobRow, outputs: Sequence[bytes]) -> JobEnded:
     job, options = row.job, row.job.options
-    media = msgspec.msgpack.decode(row.media, type=Media) if row.media else Media()
     return JobEnded(
         delivery=delivery,
         event=event,
@@ -193,7 +190,7 @@ def _job_ended(delivery: str, event: str, row: JobRow, outputs: Sequence[bytes])
         language=job.language or (None if options.language in {"auto", "multi"} else options.language),
         task=options.task,
         cause=os.fsencode(job.cause).decode("utf-8", "replace"),
-        audio_ms=media.decoded_samples // SAMPLES_PER_MS,
+        audio_ms=row.media_facts.decoded_samples // SAMPLES_PER_MS,
         created_ms=row.created_ms,
         started_ms=row.started_ms,
         ended_ms=row.ended_ms,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -21,7 +20,6 @@ from subtitled.config.model_choice import (
     choose_translator,
     configured_models,
 )
-from subtitled.core.protocol import Media
 from subtitled.core.records import Options
 from subtitled.core.states import JobState
 from subtitled.errors import MediaError, StoreError
@@ -46,15 +44,10 @@ from subtitled.media.existing_subtitles import (
 )
 from subtitled.output.layout_process import speech_without_text
 from subtitled.output.paths import output_folder, output_paths
-from subtitled.storage.queries import (
-    ARCHIVED_JOBS,
-    IS_PROCESSED,
-    JOBS_OF_SOURCE,
-    OUTPUTS_OF_SOURCE,
-    SOURCE_OF_OUTPUT,
-)
+from subtitled.storage.database import open_database
 from subtitled.storage.reader import Reader
-from subtitled.storage.rows import JobRow, job_row
+from subtitled.storage.rows import JobRow
+from subtitled.storage.schema import MIGRATIONS
 
 UNKNOWN = "LANGUAGE"
 """Placeholder in a name for a language that only the audio can determine."""
@@ -107,8 +100,10 @@ def explain(path: str, configuration: schema.Config) -> Explanation:
     if not result.accepted:
         facts: dict[str, Any] = {}
         if (sources := archived_sources(found, inbox)) is not None:
-            with _JobHistory(database) as history:
-                facts = history.facts_of(history.archived_job(found, sources))
+            with _stored_jobs(database) as stored:
+                location = os.fsencode(found)
+                archived = (stored.find_archived(os.fsencode(source), location) for source in sources)
+                facts = _facts_of(next(filter(None, archived), None), stored)
         return Explanation(
             path=printable(found),
             is_accepted=False,
@@ -147,16 +142,16 @@ def _explain_media(
 ) -> Explanation:
     info = Path(path).stat()
     source = os.fsencode(path)
-    with _JobHistory(database) as history:
-        known = history.job_of(source, info.st_size, info.st_mtime_ns, options)
-        is_deleted = known is None and history.is_processed(source, info.st_size, info.st_mtime_ns)
+    with _stored_jobs(database) as stored:
+        known = stored.find_source(source, info.st_size, info.st_mtime_ns, options)
+        is_deleted = known is None and stored.is_processed(source, info.st_size, info.st_mtime_ns)
         job = new_job(source, info.st_size, info.st_mtime_ns, options, order=0)
-        rule = skip_rule_of(job, history.outputs_of_source)
+        rule = skip_rule_of(job, stored.outputs_of_source)
         contents, unreadable = _contents(path) if rule else (MediaTracks(), "")
         files = subtitle_files(rule) if rule else ()
         skipped = apply_rule(contents, files, rule) if rule else ""
-        outputs = () if skipped else _outputs(path, options, history)
-        facts = history.facts_of(known)
+        outputs = () if skipped else _outputs(path, options, stored)
+        facts = _facts_of(known, stored)
     is_repeated = known is not None and not is_dropped_again(known.job, source)
     if is_deleted:
         cause = JOB_DELETED
@@ -206,10 +201,14 @@ def _contents(path: str) -> tuple[MediaTracks, str]:
         return MediaTracks(), str(error)
 
 
-def _outputs(path: str, options: Options, history: _JobHistory) -> Iterable[Path]:
+def _outputs(path: str, options: Options, stored: Reader) -> Iterable[Path]:
     language = language_of(options.language, options.task) or UNKNOWN
     folder = output_folder(os.fsdecode(options.inbox), path, os.fsdecode(options.output))
-    is_writable = partial(history.is_writable, os.fsencode(path))
+
+    def is_writable(output: Path) -> bool:
+        source = stored.source_of_output(os.fsencode(output))
+        return not output.exists() if source is None else source == os.fsencode(path)
+
     languages = [language, *([ENGLISH] if options.is_translated_too else []), *options.translate_to]
     return [
         output
@@ -230,71 +229,37 @@ def _after(inbox: schema.InboxConfig, *, is_skipped: bool) -> str:
             return "kept"
 
 
-class _JobHistory:
-    """A daemon's database, opened read-only, also while the daemon runs; empty if it does not exist."""
+@contextmanager
+def _stored_jobs(path: Path) -> Iterator[Reader]:
+    """Give a Reader of a daemon's database, also while the daemon runs; of an empty one if it does not exist."""
+    try:
+        if path.exists():
+            db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
+            db.execute("SELECT 1 FROM jobs LIMIT 1")
+        else:
+            db = open_database(":memory:", MIGRATIONS)
+    except sqlite3.Error as error:
+        remedy = "run this as the daemon's user (sudo -u subtitled), or as root"
+        raise StoreError(f"database {path} cannot be read: {error}; {remedy}") from error
+    with closing(db):
+        yield Reader(db)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Self:
-        if self._path.exists():
-            try:
-                self._db = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=5)
-                self._db.execute("SELECT 1 FROM jobs LIMIT 1")
-            except sqlite3.Error as error:
-                remedy = "run this as the daemon's user (sudo -u subtitled), or as root"
-                raise StoreError(f"database {self._path} cannot be read: {error}; {remedy}") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._db is not None:
-            self._db.close()
-
-    def job_of(self, source: bytes, size: int, mtime_ns: int, options: Options) -> JobRow | None:
-        """Return the earlier job of the same file with the same options."""
-        rows = self._rows(JOBS_OF_SOURCE, source, size, mtime_ns)
-        return next((found for row in rows if (found := job_row(row)).job.options.is_same(options)), None)
-
-    def archived_job(self, path: str, sources: Iterable[str]) -> JobRow | None:
-        """Return the job of a file that was moved to `path` from one of `sources`; None if there is none."""
-        location = os.fsencode(path)
-        rows = (row for one in sources for row in self._rows(ARCHIVED_JOBS, os.fsencode(one), location))
-        return next(map(job_row, rows), None)
-
-    def facts_of(self, known: JobRow | None) -> dict[str, Any]:
-        """Return the fields of an Explanation that describe an earlier job."""
-        if known is None or self._db is None:
-            return {}
-        job = known.job
-        has_ended = job.state in {JobState.DONE, JobState.FAILED}
-        results = Reader(self._db).results(job.id) if has_ended else ()
-        missing, unheard = (
-            tuple(span_line(f"{span.start_ms} {span.end_ms} {span.cause}") for span in spans)
-            for spans in speech_without_text(known, results)
-        )
-        media = msgspec.msgpack.decode(known.media, type=Media) if known.media else Media()
-        return {
-            "job": job.id,
-            "job_state": job.state.value,
-            "job_cause": job.cause,
-            "missing": missing,
-            "unheard": unheard,
-            "damaged": tuple(damage_line(start_s, end_s) for start_s, end_s in media.damaged_s),
-        }
-
-    def is_processed(self, source: bytes, size: int, mtime_ns: int) -> bool:
-        """Return whether a deleted job processed the same file."""
-        return bool(self._rows(IS_PROCESSED, source, size, mtime_ns))
-
-    def outputs_of_source(self, source: bytes) -> tuple[bytes, ...]:
-        """Return the files that were written for a source."""
-        return tuple(path for (path,) in self._rows(OUTPUTS_OF_SOURCE, source))
-
-    def is_writable(self, source: bytes, path: Path) -> bool:
-        """Return whether a file does not exist, or was written for this source."""
-        rows = self._rows(SOURCE_OF_OUTPUT, os.fsencode(path))
-        return rows[0][0] == source if rows else not path.exists()
-
-    def _rows(self, sql: str, *values: object) -> list[tuple[bytes, ...]]:
-        return [] if self._db is None else self._db.execute(sql, values).fetchall()
+def _facts_of(known: JobRow | None, stored: Reader) -> dict[str, Any]:
+    """Return the fields of an Explanation that describe an earlier job."""
+    if known is None:
+        return {}
+    job = known.job
+    results = stored.results(job.id) if job.state in {JobState.DONE, JobState.FAILED} else ()
+    missing, unheard = (
+        tuple(span_line(f"{span.start_ms} {span.end_ms} {span.cause}") for span in spans)
+        for spans in speech_without_text(known, results)
+    )
+    return {
+        "job": job.id,
+        "job_state": job.state.value,
+        "job_cause": job.cause,
+        "missing": missing,
+        "unheard": unheard,
+        "damaged": tuple(damage_line(start_s, end_s) for start_s, end_s in known.media_facts.damaged_s),
+    }

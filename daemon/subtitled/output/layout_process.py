@@ -31,7 +31,7 @@ from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
-from subtitled.core.protocol import Media, SegmentResult
+from subtitled.core.protocol import SegmentResult
 from subtitled.core.records import Job, Options, TextPlan
 from subtitled.core.states import JobState, SegmentState
 from subtitled.core.transcription import Phrase
@@ -69,7 +69,6 @@ PHRASES_FILE = Path(__file__).with_name("hallucination_phrases.toml")
 NO_EDITS: Mapping[str, EditRow] = {}
 _log = log.get()
 _result_decoder = msgspec.msgpack.Decoder(SegmentResult)
-_media_decoder = msgspec.msgpack.Decoder(Media)
 
 
 class TranslationInput(Struct, frozen=True, kw_only=True):
@@ -103,15 +102,15 @@ class _Request(Struct, frozen=True, kw_only=True):
     """The rows of a job whose transcripts are requested."""
 
     row: JobRow
-    results: tuple[ResultRow, ...]
+    results: Sequence[ResultRow]
     model: str
     with_translation: bool = False
     """The translation too, if the job asks for one."""
     layout: LayoutOptions | None = None
     """In place of the job's own."""
-    edits: dict[str, EditRow]
+    edits: Mapping[str, EditRow]
     """The saved version to use, by task."""
-    translations: tuple[TranslationInput, ...] = ()
+    translations: Sequence[TranslationInput] = ()
     """Languages in which the transcript is requested, in place of its own."""
     is_plan: bool = False
     """Their plans are requested, and no transcript."""
@@ -162,12 +161,7 @@ class LayoutProcess:
         `edits`: the saved version to use of each task; the model's text for the others.
         """
         request = _Request(
-            row=row,
-            results=tuple(results),
-            model=model,
-            with_translation=is_translation,
-            layout=layout,
-            edits=dict(edits),
+            row=row, results=results, model=model, with_translation=is_translation, layout=layout, edits=edits
         )
         return self._transcripts(request)[-1]
 
@@ -180,15 +174,8 @@ class LayoutProcess:
         edits: Mapping[str, EditRow] = NO_EDITS,
     ) -> tuple[Transcript, ...]:
         """Return all transcripts of a job, with the saved versions in `edits`. Blocks; raises LayoutError."""
-        return self._transcripts(
-            _Request(
-                row=row,
-                results=tuple(results),
-                model=model,
-                with_translation=True,
-                edits=dict(edits),
-            )
-        )
+        request = _Request(row=row, results=results, model=model, with_translation=True, edits=edits)
+        return self._transcripts(request)
 
     def compose_translations(
         self,
@@ -201,16 +188,10 @@ class LayoutProcess:
         edits: Mapping[str, EditRow] = NO_EDITS,
     ) -> tuple[Transcript, ...]:
         """Return the transcript of a job's first task in other languages. Blocks; raises LayoutError."""
-        return self._transcripts(
-            _Request(
-                row=row,
-                results=tuple(results),
-                model=model,
-                layout=layout,
-                edits=dict(edits),
-                translations=tuple(translations),
-            )
+        request = _Request(
+            row=row, results=results, model=model, layout=layout, edits=edits, translations=translations
         )
+        return self._transcripts(request)
 
     def plan_translations(
         self,
@@ -223,12 +204,7 @@ class LayoutProcess:
     ) -> tuple[TranslationPlan, ...]:
         """Return which sentences of a job's first task have to be translated. Blocks; raises LayoutError."""
         request = _Request(
-            row=row,
-            results=tuple(results),
-            model=model,
-            edits=dict(edits),
-            translations=tuple(translations),
-            is_plan=True,
+            row=row, results=results, model=model, edits=edits, translations=translations, is_plan=True
         )
         return self._request(request).plans
 
@@ -372,7 +348,7 @@ def compose(
     damaged result of another job. `model` is the name of the default model.
     """
     job = row.job
-    media = _media_decoder.decode(row.media) if row.media else Media()
+    media = row.media_facts
     tracks = frozenset(media.audio.split_tracks if media.audio else ())
     is_split = media.audio.mix == "split" if media.audio else job.options.channels == "split"
     segments: list[SegmentTranscript] = []
@@ -432,7 +408,7 @@ def speech_without_text(
 
     Without a layout, and so fast enough for a thread of the daemon.
     """
-    media = _media_decoder.decode(row.media) if row.media else Media()
+    media = row.media_facts
     missing: list[MissingSpan] = []
     unheard: list[MissingSpan] = []
     for found in results:

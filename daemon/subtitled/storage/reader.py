@@ -19,7 +19,6 @@ from msgspec import Struct
 from subtitle.messages import CueVersion
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.events import SegmentRow
-from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import StateLostError
@@ -35,6 +34,7 @@ from subtitled.storage.rows import (
     job_row,
     journal_entry,
     read_counts,
+    read_media,
     read_options,
     read_plan,
     result_row,
@@ -48,7 +48,6 @@ MAX_SHORT_CANDIDATES = 5000
 MAX_TRIGRAMS = 24
 MAX_FILTERED = 20_000
 """Newest jobs that are searched for a property without an index, or sorted."""
-_media_decoder = msgspec.msgpack.Decoder(Media)
 _NEWEST = 2**62
 """Greater than the order of any job."""
 
@@ -76,7 +75,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
     def matches(self, row: JobRow) -> bool:
         """Return whether a job is in the list."""
-        return self.matches_job(row.job) and (not self.is_damaged or bool(media_of_row(row).damaged_s))
+        return self.matches_job(row.job) and (not self.is_damaged or bool(row.media_facts.damaged_s))
 
     def matches_job(self, job: Job) -> bool:
         """Return whether a job is in the list, as far as that is known without its media facts."""
@@ -106,18 +105,9 @@ class JobFilter(Struct, frozen=True, kw_only=True):
         )
 
 
-def media_of_row(row: JobRow) -> Media:
-    """Return the stored media facts of a job; empty ones before its file is read."""
-    return _read_media(row.media)
-
-
-def _read_media(media: bytes | None) -> Media:
-    return _media_decoder.decode(media) if media else Media()
-
-
 def _sort_key(sort: str, order: int, name: str, media: bytes | None) -> tuple[Any, int]:
     """Return the key by which a list is sorted by name or length; no two jobs have the same."""
-    return name.casefold() if sort == "name" else -_read_media(media).decoded_samples, -order
+    return name.casefold() if sort == "name" else -read_media(media).decoded_samples, -order
 
 
 class Reader:
@@ -215,7 +205,7 @@ class Reader:
                     options[number] = read_options(self._db.execute(sql.SETTINGS, (number,)).fetchone()[0])
                 facts = (JobState(state), owner, tag, name, language, unheard, options[number])
                 if job_filter.matches_facts(*facts) and not (
-                    job_filter.is_damaged and not _read_media(media).damaged_s
+                    job_filter.is_damaged and not read_media(media).damaged_s
                 ):
                     yield order, name, media
 
@@ -423,10 +413,8 @@ class Reader:
 
     def count_translations(self, job: str) -> dict[str, tuple[int, int]]:
         """Return by language how many sentences of a job are stored, and how many of them could not be translated."""
-        return {
-            target: (count, problems)
-            for target, count, problems in self._db.execute(sql.COUNT_TRANSLATIONS, (job,))
-        }
+        rows = self._db.execute(sql.COUNT_TRANSLATIONS, (job,))
+        return {target: (count, problems) for target, count, problems in rows}
 
     # -- journal and outputs ---------------------------------------------------------------------------------
 

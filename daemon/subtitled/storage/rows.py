@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from subtitle.messages import EditedCue
 from subtitled.core.plan import Plan, PlanSettings
+from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState, SegmentState
 from subtitled.errors import StoreError
@@ -46,6 +47,11 @@ class JobRow(Struct, frozen=True, kw_only=True):
     created_ms: int
     started_ms: int | None
     ended_ms: int | None
+
+    @property
+    def media_facts(self) -> Media:
+        """The stored media facts; empty ones before the file is read to its end."""
+        return read_media(self.media)
 
 
 class ResultRow(Struct, frozen=True, kw_only=True):
@@ -83,7 +89,7 @@ _NIL = b"\xc0"
 
 
 class _PackedResult(Struct, frozen=True, array_like=True):
-    """A ResultRow as it is packed."""
+    """A ResultRow as it is packed, with the same fields in the same order."""
 
     index: int
     state: SegmentState
@@ -95,6 +101,7 @@ class _PackedResult(Struct, frozen=True, array_like=True):
     """MessagePack, as it is stored; nil for no result."""
 
 
+_media_decoder = msgspec.msgpack.Decoder(Media)
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
 _plan_settings_decoder = msgspec.msgpack.Decoder(PlanSettings | None)
 _options_decoder = msgspec.msgpack.Decoder(Options)
@@ -118,6 +125,11 @@ def _decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes, what: str) -> T:
         ) from error
 
 
+def read_media(data: bytes | None) -> Media:
+    """Decode the stored media facts of a job."""
+    return _media_decoder.decode(data) if data else Media()
+
+
 @lru_cache(maxsize=1024)
 def read_options(data: bytes) -> Options:
     """Decode the stored options of a job; raises StoreError."""
@@ -127,16 +139,8 @@ def read_options(data: bytes) -> Options:
 def pack_results(rows: Sequence[ResultRow]) -> tuple[bytes, bytes]:
     """Return the counts by state and the compressed results of a job's segments; see `unpack_results`."""
     counts = Counter(row.state.value for row in rows)
-    packed = [
-        _PackedResult(
-            row.index,
-            row.state,
-            row.plan,
-            row.losses,
-            row.cause,
-            row.worker,
-            msgspec.Raw(_NIL if row.result is None else row.result),
-        )
+    packed = [  # each a _PackedResult
+        (*msgspec.structs.astuple(row)[:-1], msgspec.Raw(_NIL if row.result is None else row.result))
         for row in rows
     ]
     return msgspec.msgpack.encode(dict(counts)), zlib.compress(msgspec.msgpack.encode(packed), 9)
@@ -150,13 +154,10 @@ def unpack_results(data: bytes) -> list[ResultRow]:
         raise StoreError(f"database: stored results are damaged: {error}; restore the backup") from error
     return [
         ResultRow(
-            index=row.index,
-            state=row.state,
-            plan=row.plan,
-            losses=row.losses,
-            cause=row.cause,
-            worker=row.worker,
-            result=None if bytes(row.result) == _NIL else bytes(row.result),
+            **{
+                **msgspec.structs.asdict(row),
+                "result": None if bytes(row.result) == _NIL else bytes(row.result),
+            }
         )
         for row in packed
     ]
