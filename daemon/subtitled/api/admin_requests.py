@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import Any, Protocol, assert_never
+from typing import assert_never
 
 from subtitle import messages as ms
 from subtitled import log
@@ -27,21 +27,6 @@ RETENTION = (
 _log = log.get()
 
 
-class Query(Protocol):
-    """Runs `work` in the background and calls `on_result` with its result; see `RequestHandlers`."""
-
-    def __call__(
-        self,
-        request: int,
-        peer: Peer,
-        work: Callable[[], Any],
-        on_result: Callable[[Any], None],
-        error_text: str,
-        /,
-    ) -> None:
-        """Raise RefusedError at the limits of pending queries."""
-
-
 class AdminRequests:
     """Belongs to the thread of the server's loop."""
 
@@ -52,9 +37,9 @@ class AdminRequests:
         broker: Broker,
         dispatch: Callable[[Event], None],
         stats: ServerStats,
-        query: Query,
+        query: Callable[..., None],
     ) -> None:
-        """`dispatch` handles an event and commits the result."""
+        """`dispatch` handles an event and commits the result; `query` is `RequestHandlers.query`."""
         self.config = config
         """The configuration in force."""
         self._broker = broker
@@ -96,13 +81,9 @@ class AdminRequests:
         def read() -> tuple[ms.Disk, ...]:
             usage = shutil.disk_usage(config.state.dir)
             reserve = config.state.reserve_mb * 2**20
+            path = config.state.dir
             return (
-                ms.Disk(
-                    path=config.state.dir,
-                    free_bytes=usage.free,
-                    total_bytes=usage.total,
-                    reserve_bytes=reserve,
-                ),
+                ms.Disk(path=path, free_bytes=usage.free, total_bytes=usage.total, reserve_bytes=reserve),
             )
 
         def done(disks: tuple[ms.Disk, ...]) -> None:

@@ -40,7 +40,7 @@ from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.download.messages import DownloadReport, DownloadSettings
 from subtitled.files.atomic_files import sync_folder
-from subtitled.inboxes.arrivals import new_job_id
+from subtitled.inboxes.arrivals import new_job, new_job_id
 from subtitled.languages import option_of
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.runtime.pipes import child_environ
@@ -163,19 +163,8 @@ class Downloads:
         job_id = new_job_id(order)
         self._upload_store.reserve(job_id, None)
         path = os.fsencode(self._upload_store.path(job_id, safe_name(message.name or _name_of(url))))
-        job = Job(
-            id=job_id,
-            state=JobState.RECEIVING,
-            source=path,
-            location=path,
-            size=0,
-            mtime_ns=0,
-            options=options,
-            order=order,
-            owner=owner,
-            tag=tag,
-            repetition=order,
-        )
+        job = new_job(path, 0, 0, options, order)
+        job = replace(job, id=job_id, state=JobState.RECEIVING, owner=owner, tag=tag, repetition=order)
         self._dispatch(JobArrived(job))
         self._add(job)
         self._reply_with_job(peer, message.request, job_id)

@@ -58,7 +58,7 @@ from subtitled.cues.text import clean
 from subtitled.cues.transcript import MissingSpan, Transcript
 from subtitled.errors import NoSpaceError, StateLostError
 from subtitled.files.atomic_files import is_there
-from subtitled.inboxes.arrivals import new_job_id
+from subtitled.inboxes.arrivals import new_job
 from subtitled.languages import ENGLISH, option_of, target_tag
 from subtitled.output.job_writer import render_options
 from subtitled.output.layout_process import NO_EDITS, LayoutProcess, speech_without_text
@@ -155,7 +155,7 @@ class RequestHandlers:
         self._queries = BackgroundPool("queries", call_in_loop)
         self._pending_queries: Counter[str] = Counter()
         """Of each key."""
-        self._admin = AdminRequests(config, broker=broker, dispatch=dispatch, stats=stats, query=self._query)
+        self._admin = AdminRequests(config, broker=broker, dispatch=dispatch, stats=stats, query=self.query)
 
     def reconfigure(self, config: Config) -> None:
         """Apply another configuration."""
@@ -313,19 +313,9 @@ class RequestHandlers:
                 self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         else:
             order = self._store.next_order()
-            job = Job(
-                id=new_job_id(order),
-                state=JobState.QUEUED,
-                source=file.path,
-                location=file.path,
-                size=file.size,
-                mtime_ns=file.mtime_ns,
-                options=options,
-                order=order,
-                owner=peer.principal.name,
-                tag=message.options.tag,
-                repetition=order if known is not None else 0,
-            )
+            job = new_job(file.path, file.size, file.mtime_ns, options, order)
+            repetition = order if known is not None else 0
+            job = replace(job, owner=peer.principal.name, tag=message.options.tag, repetition=repetition)
             self._dispatch(JobArrived(job))
         self.reply_with_job(peer, message.request, job.id)
 
@@ -359,7 +349,7 @@ class RequestHandlers:
         def done(jobs: tuple[ms.JobFacts, ...]) -> None:
             peer.reply(ms.JobList(request=message.request, jobs=tuple(map(self._with_progress, jobs))))
 
-        self._query(message.request, peer, read, done, "the jobs cannot be read; see the server's log")
+        self.query(message.request, peer, read, done, "the jobs cannot be read; see the server's log")
 
     def _live_jobs_after(self, before: str) -> list[Job]:
         """Return MAX_QUEUE_LISTED jobs that have not ended, in the order of the queue, after the job `before`."""
@@ -406,7 +396,7 @@ class RequestHandlers:
             raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
         self._dispatch(JobMoved(job=job.id, neighbour=other, is_after=not message.before))
 
-    def _query(
+    def query(
         self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str
     ) -> None:
         """Run `work` on the database in the background; raises RefusedError at the limits of pending queries."""
@@ -418,28 +408,13 @@ class RequestHandlers:
                 f" yours (limits: {MAX_QUERIES}, {MAX_QUERIES_OF_ONE}); try again when some are answered",
             )
 
-        def run() -> tuple[T, float]:
-            started = time.thread_time()
-            return work(), time.thread_time() - started
-
-        def done(found: tuple[T, float]) -> None:
-            release()
-            result, cost_s = found
-            peer.charge(cost_s)
-            on_result(result)
-
-        def failed(error: Exception) -> None:
-            release()
-            _log.error(log.REQUEST_FAILED, cause=repr(error))
-            peer.refuse(request, *_read_failure(error, error_text))
-
         def release() -> None:
             self._pending_queries[owner] -= 1
             if not self._pending_queries[owner]:
                 del self._pending_queries[owner]
 
         self._pending_queries[owner] += 1
-        self._queries.run(run, done, failed, Exception)
+        _run_charged(self._queries, request, peer, work, on_result, error_text, on_end=release)
 
     def _with_progress(self, facts: ms.JobFacts) -> ms.JobFacts:
         """Add what is known in memory of a job; for the thread of the loop."""
@@ -489,7 +464,7 @@ class RequestHandlers:
         def done(complete: ms.JobFacts) -> None:
             peer.reply(ms.JobInfo(request=request, job=complete))
 
-        self._query(request, peer, read, done, "the stored results cannot be read; see the server's log")
+        self.query(request, peer, read, done, "the stored results cannot be read; see the server's log")
 
     def _cancel(self, job: Job) -> None:
         if job.state not in CANCELLABLE:
@@ -671,7 +646,7 @@ class RequestHandlers:
                 peer.refuse(request, error.code, str(error))
 
         text = "the cues cannot be saved; see the server's log"
-        self._run_charged(self._edit_pool, request, row, peer, work, done, text)
+        _run_charged(self._edit_pool, request, peer, work, done, text, job=row.job.id)
 
     def _store_edit(
         self, message: ms.SaveCues, task: str, count: int, data: bytes | None, peer: Peer
@@ -781,39 +756,50 @@ class RequestHandlers:
             return work(reader.results_of(row.job.id, segments) if segments else reader.results(row.job.id))
 
         text = "the stored results cannot be read; see the server's log"
-        self._run_charged(self._render_pool, request, row, peer, run, on_result, text)
+        _run_charged(self._render_pool, request, peer, run, on_result, text, job=row.job.id)
 
-    def _run_charged(
-        self,
-        pool: BackgroundPool,
-        request: int,
-        row: JobRow,
-        peer: Peer,
-        work: Callable[[], T],
-        on_result: Callable[[T], None],
-        error_text: str,
-    ) -> None:
-        """Run `work` for a job in the background and charge its processor time; `error_text` answers an unexpected error."""
 
-        def failed(error: Exception) -> None:
-            if isinstance(error, RefusedError):
-                peer.refuse(request, error.code, str(error))
-                return
-            # A bug, or damaged results, of one job: the daemon continues.
-            _log.error(log.REQUEST_FAILED, job=row.job.id, cause=repr(error))
-            peer.refuse(request, *_read_failure(error, error_text))
+def _run_charged(
+    pool: BackgroundPool,
+    request: int,
+    peer: Peer,
+    work: Callable[[], T],
+    on_result: Callable[[T], None],
+    error_text: str,
+    *,
+    job: str | None = None,
+    on_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `work` in the background and charge its processor time; `error_text` answers an unexpected error.
 
-        def run() -> tuple[T, float]:
-            started = time.thread_time()
-            result = work()
-            return result, time.thread_time() - started
+    `on_end` is called first in either case.
+    """
 
-        def done(found: tuple[T, float]) -> None:
-            result, cost_s = found
-            peer.charge(cost_s)
-            on_result(result)
+    def run() -> tuple[T, float]:
+        started = time.thread_time()
+        result = work()
+        return result, time.thread_time() - started
 
-        pool.run(run, done, failed, Exception)
+    def done(found: tuple[T, float]) -> None:
+        on_end()
+        result, cost_s = found
+        peer.charge(cost_s)
+        on_result(result)
+
+    def failed(error: Exception) -> None:
+        on_end()
+        if isinstance(error, RefusedError):
+            peer.refuse(request, error.code, str(error))
+            return
+        # A bug, or damaged results, of one job: the daemon continues.
+        _log.error(log.REQUEST_FAILED, **({"job": job} if job else {}), cause=repr(error))
+        if isinstance(error, StateLostError):
+            reason = f"{STATE_LOST}; ask again after its operator has restarted it"
+            peer.refuse(request, "DRAINING", reason)
+        else:
+            peer.refuse(request, "INTERNAL", error_text)
+
+    pool.run(run, done, failed, Exception)
 
 
 def _check_retryable(job: Job) -> None:
@@ -824,13 +810,6 @@ def _check_retryable(job: Job) -> None:
         raise RefusedError(
             "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
         )
-
-
-def _read_failure(error: Exception, error_text: str) -> tuple[str, str]:
-    """Return code and text for a failed read of the database."""
-    if isinstance(error, StateLostError):
-        return "DRAINING", f"{STATE_LOST}; ask again after its operator has restarted it"
-    return "INTERNAL", error_text
 
 
 def _target(job: Job, message: ms.Fetch) -> str:

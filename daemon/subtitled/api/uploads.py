@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitle.codec import Buffer
@@ -26,7 +27,7 @@ from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Up
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import is_there
-from subtitled.inboxes.arrivals import new_job_id
+from subtitled.inboxes.arrivals import new_job, new_job_id
 from subtitled.observability.metrics import Metrics
 from subtitled.runtime.background import BackgroundPool, CallInLoop
 from subtitled.storage.store import Store
@@ -145,15 +146,10 @@ class Uploads:
         job_id = new_job_id(order)
         self._upload_store.reserve(job_id, message.size)
         path = os.fsencode(self._upload_store.path(job_id, safe_name(message.name)))
-        job = Job(
+        job = replace(
+            new_job(path, message.size or 0, 0, options, order),
             id=job_id,
             state=JobState.RECEIVING,
-            source=path,
-            location=path,
-            size=message.size or 0,
-            mtime_ns=0,
-            options=options,
-            order=order,
             owner=peer.principal.name,
             tag=message.options.tag,
             sha256=message.sha256,
