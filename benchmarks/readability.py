@@ -33,7 +33,7 @@ from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, layout
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import units, weight
+from subtitled.cues.text import time_weight, units
 from subtitled.cues.text_width import columns, columns_per_char
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -81,7 +81,7 @@ def spoken(path: Path, voice: int = 0) -> Text:
     at_ms = 1000.0
     phrases: list[list[Word]] = [[]]
     for text in units(" ".join(path.read_text(encoding="utf-8").split())):
-        length_ms = weight(text) * 1000 / manner.columns_per_s * chance.uniform(0.75, 1.25)
+        length_ms = time_weight(text) * 1000 / manner.columns_per_s * chance.uniform(0.75, 1.25)
         phrases[-1].append(Word(text, round(at_ms), round(at_ms + length_ms), 1.0))
         at_ms += length_ms
         if text[-1] in ",;:，、":  # noqa: RUF001 - full-width punctuation is meant

@@ -37,7 +37,7 @@ from subtitled.core.transcription import Word
 from subtitled.core.translation import Sentence, SentenceTranslation
 from subtitled.cues.layout import Cue
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import units, weight
+from subtitled.cues.text import time_weight, units
 from subtitled.cues.text_formats import srt
 from subtitled.translation.layout import TranslatedSentence, translated_cues
 from subtitled.translation.sentences import sentences_of_cues
@@ -170,7 +170,7 @@ def translated(text: Text, target: str, others: list[str]) -> tuple[tuple[Cue, .
 def _words(made: str, sentence: Sentence) -> tuple[Word, ...]:
     """Return the words of a translation, which share out the time of their sentence by their length."""
     parts = units(made)
-    ends = list(accumulate(map(weight, parts), initial=0))
+    ends = list(accumulate(map(time_weight, parts), initial=0))
     times = [sentence.start_ms + (sentence.end_ms - sentence.start_ms) * end // ends[-1] for end in ends]
     return tuple(Word(part, *two, 1.0) for part, two in zip(parts, pairwise(times), strict=True))
 

@@ -116,8 +116,8 @@ class ApiHarness:
             metrics=self.metrics,
             languages=lambda: {"": LANGUAGES},
         )
-        unfinished, is_held = self.store.unfinished(), self.store.is_queue_held()
-        self._perform(self.broker.restore(unfinished, time.monotonic(), is_held=is_held))
+        unfinished, is_paused = self.store.unfinished(), self.store.is_queue_paused()
+        self._perform(self.broker.restore(unfinished, time.monotonic(), is_paused=is_paused))
         self.server.start()
         self._clients: list[RawClient] = []
 

@@ -601,7 +601,7 @@ class SetLogLevel(_Message, frozen=True, kw_only=True):
 class Operate(_Message, frozen=True, kw_only=True):
     """Changes what may change while the server runs, and requests its state; for an admin."""
 
-    is_held: bool | None = None
+    is_paused: bool | None = None
     """Pause or resume the queue: while it is paused, no file and no segment is started. None: unchanged."""
     log_lines: Annotated[int, Meta(ge=0, le=1_000)] = 0
     """The last lines of the log, at most."""
@@ -806,9 +806,9 @@ class StatsInfo(_Message, frozen=True, kw_only=True):
     """Their size."""
     models: tuple[ModelFacts, ...] = ()
     """All models, the default first."""
-    is_held: bool = False
-    """True while an admin has paused the queue: running files finish, nothing more is started."""
     is_paused: bool = False
+    """True while an admin has paused the queue: running files finish, nothing more is started."""
+    is_disk_full: bool = False
     """True while the disk is full: no further file is read."""
     is_draining: bool = False
     """True while the daemon is stopping: running jobs finish, no job starts."""
@@ -855,7 +855,7 @@ class OperateInfo(_Message, frozen=True, kw_only=True):
 
     log_level: str
     """The current level."""
-    is_held: bool
+    is_paused: bool
     """The queue is paused by an admin."""
     log: tuple[str, ...] = ()
     """Oldest first."""

@@ -49,7 +49,7 @@ class _Description(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the text of a bar."""
         done_at = task.fields.get("done_at")
-        left = about(max(0.0, done_at - time.monotonic())) if done_at is not None else ""
+        left = time_left_text(max(0.0, done_at - time.monotonic())) if done_at is not None else ""
         return Text(", ".join(part for part in (task.description, left) if part))
 
 
@@ -107,7 +107,7 @@ class DisplayedProgress:
         is_estimated = self._count == 1 and progress.state in {"preparing", "transcribing"}
         done_at = self._done_at if is_estimated else None
         if not self._console.is_terminal:
-            text = f"{text}, {about(done_at - now)}" if done_at is not None else text
+            text = f"{text}, {time_left_text(done_at - now)}" if done_at is not None else text
             state, shown_at = self._lines.get(name, ("", now))
             is_due = progress.state != state or now - shown_at >= LINE_S
             if is_due and progress.state not in ENDED:
@@ -182,7 +182,7 @@ class DisplayedProgress:
         self._console.print(Text(text), soft_wrap=True)
 
 
-def about(seconds: float) -> str:
+def time_left_text(seconds: float) -> str:
     """Return an estimate of a duration in words, no more exact than it is."""
     minutes = round(seconds / 60)
     if minutes < 1:

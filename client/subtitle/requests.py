@@ -180,7 +180,7 @@ class Requests:
     def operate(
         self,
         *,
-        is_held: bool | None = None,
+        is_paused: bool | None = None,
         log_lines: int = 0,
         log_level: ms.LogLevelName = "debug",
         log_text: str = "",
@@ -188,7 +188,7 @@ class Requests:
         """Pause or resume the queue, and return the server's disks, retention and last log lines. For an admin."""
         message = ms.Operate(
             request=self._next(),
-            is_held=is_held,
+            is_paused=is_paused,
             log_lines=log_lines,
             log_level=log_level,
             log_text=log_text,

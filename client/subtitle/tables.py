@@ -128,15 +128,15 @@ def print_job(console: Console, job: JobFacts) -> None:
 def span_line(span: str) -> str:
     """Return a line for an element of `JobFacts.missing` or `JobFacts.unheard`."""
     start_ms, end_ms, cause = span.split(" ", 2)
-    return f"{tenths(int(start_ms))} to {tenths(int(end_ms))}: {cause}"
+    return f"{time_with_tenths(int(start_ms))} to {time_with_tenths(int(end_ms))}: {cause}"
 
 
 def damage_line(start_s: float, end_s: float) -> str:
     """Return a line for an element of `JobFacts.damaged`."""
-    return f"{tenths(round(start_s * 1000))} to {tenths(round(end_s * 1000))}: the file is damaged or cut, this audio is lost"
+    return f"{time_with_tenths(round(start_s * 1000))} to {time_with_tenths(round(end_s * 1000))}: the file is damaged or cut, this audio is lost"
 
 
-def tenths(time_ms: int) -> str:
+def time_with_tenths(time_ms: int) -> str:
     """Return a position in a file as text: 1:02:03.4, or 2:03.4."""
     minutes, rest_ms = divmod(time_ms, 60_000)
     hours, minutes = divmod(minutes, 60)

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from subtitle.command_group import CommandGroup, InputError, accept_all_names, os_error_text
-from subtitle.commands.job_options import chosen, job_options
+from subtitle.commands.job_options import job_options, job_options_of
 from subtitle.media_source import MEDIA_SUFFIXES
 from subtitle.messages import Chinese
 from subtitled.config import load as configuration
@@ -155,7 +155,7 @@ def transcribe(
     try:
         request = TranscribeRequest(
             files=files,
-            options=chosen(keywords),
+            options=job_options_of(keywords),
             model=model,
             output=output,
             is_forced=is_forced,

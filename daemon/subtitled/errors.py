@@ -41,8 +41,8 @@ class ModelError(SubtitledError):
     """The model cannot be loaded on its device; the message names both."""
 
 
-class WireAudioError(SubtitledError):
-    """Received audio differs from what was sent."""
+class AudioTransferError(SubtitledError):
+    """The audio that a worker received is not the audio that was sent: damaged, or not in a codec of this release."""
 
 
 class InboxError(SubtitledError):
@@ -65,5 +65,5 @@ class LayoutError(SubtitledError):
     """The transcript of one job cannot be composed; the message gives the reason to its user."""
 
 
-class SpoolError(SubtitledError):
+class FileWriteError(SubtitledError):
     """A folder or file of the daemon cannot be written: no space, read-only, or outside its limits."""

@@ -258,26 +258,26 @@ def test_reads_are_answered_and_changes_kept_while_the_loop_waits_for_disk_space
 
 def test_pause_is_kept_while_the_loop_waits_for_disk_space_and_the_state_is_returned(api: ApiHarness) -> None:
     client = api.connect()
-    client.send_message("Operate", request=1, is_held=True)
+    client.send_message("Operate", request=1, is_paused=True)
     client.send_message("Operate", request=2)
     deadline = time.monotonic() + DEADLINE_S
     while not client.socket.poll(10):
         assert time.monotonic() < deadline
         api.server.serve_reads()
     header = msgspec.msgpack.decode(client.socket.recv_multipart()[1])
-    assert (header["type"], header["request"], header["is_held"]) == ("OperateInfo", 2, False)
-    assert not api.broker.is_held, "the change waits until the loop has committed what it waits for"
+    assert (header["type"], header["request"], header["is_paused"]) == ("OperateInfo", 2, False)
+    assert not api.broker.is_paused, "the change waits until the loop has committed what it waits for"
     answer = client.receive()
-    assert (answer["request"], answer["is_held"], api.broker.is_held) == (1, True, True)
+    assert (answer["request"], answer["is_paused"], api.broker.is_paused) == (1, True, True)
 
 
 def test_paused_queue_stays_paused_after_a_restart_until_it_is_resumed(tmp_path: Path) -> None:
-    for is_held, change in ((False, True), (True, None), (True, False), (False, None)):
+    for is_paused, change in ((False, True), (True, None), (True, False), (False, None)):
         with ApiHarness(tmp_path) as api:
             client = api.connect()
-            assert client.request("Stats")["is_held"] is is_held
-            expected = is_held if change is None else change
-            assert client.request("Operate", is_held=change)["is_held"] is expected
+            assert client.request("Stats")["is_paused"] is is_paused
+            expected = is_paused if change is None else change
+            assert client.request("Operate", is_paused=change)["is_paused"] is expected
 
 
 def test_turn_without_time_for_all_watchers_sends_them_the_entries_later(

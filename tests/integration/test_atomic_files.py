@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files import open_beneath
 from subtitled.files.atomic_files import (
     NAME_BYTES,
@@ -77,13 +77,13 @@ def test_written_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> No
 
 def test_failed_write_leaves_no_temporary_and_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "a.srt").mkdir()
-    with pytest.raises(SpoolError, match=r"a\.srt cannot be written: Is a directory"):
+    with pytest.raises(FileWriteError, match=r"a\.srt cannot be written: Is a directory"):
         write_whole(tmp_path / "a.srt", b"data")
     assert names(tmp_path) == ["a.srt"]
 
 
 def test_name_that_is_too_long_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match="at most 255 bytes"):
+    with pytest.raises(FileWriteError, match="at most 255 bytes"):
         write_whole(tmp_path / ("x" * 256), b"data")
     assert names(tmp_path) == []
 
@@ -93,14 +93,14 @@ def test_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_bytes(b"old")
     run(
         "import resource, signal, sys, pathlib\n"
-        "from subtitled.errors import SpoolError\n"
+        "from subtitled.errors import FileWriteError\n"
         "from subtitled.files.atomic_files import write_whole\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "try:\n"
         "    write_whole(folder / 'a.srt', bytes(2000))\n"
-        "except SpoolError as error:\n"
+        "except FileWriteError as error:\n"
         "    (folder / 'error').write_text(str(error))\n",
         tmp_path,
     )
@@ -208,7 +208,7 @@ def test_move_of_a_255_byte_name_finds_a_second_name(tmp_path: Path) -> None:
 
 
 def test_move_of_a_missing_file_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match=r"a\.mp4 cannot be moved to .*done/a\.mp4: No such file"):
+    with pytest.raises(FileWriteError, match=r"a\.mp4 cannot be moved to .*done/a\.mp4: No such file"):
         move_whole(tmp_path / "a.mp4", tmp_path / "done" / "a.mp4")
     assert names(tmp_path) == []
 
@@ -216,7 +216,7 @@ def test_move_of_a_missing_file_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_move_that_fails_leaves_the_source_and_no_claim(tmp_path: Path) -> None:
     """A folder is no file."""
     (tmp_path / "a.mp4").mkdir()
-    with pytest.raises(SpoolError):
+    with pytest.raises(FileWriteError):
         move_whole(tmp_path / "a.mp4", tmp_path / "done" / "a.mp4")
     assert (tmp_path / "a.mp4").is_dir()
     assert names(tmp_path) == ["a.mp4"]
@@ -293,13 +293,13 @@ def test_link_does_not_lead_files_out_of_the_root(
     for name in ("done", "linked"):
         (root / name).symlink_to(outside)
     (root / "talk.mp4").write_bytes(b"media")
-    with pytest.raises(SpoolError, match="replace the symbolic link that leads out of its folder"):
+    with pytest.raises(FileWriteError, match="replace the symbolic link that leads out of its folder"):
         move_whole(root / "talk.mp4", root / "done" / "talk.mp4", root=root)
-    with pytest.raises(SpoolError):
+    with pytest.raises(FileWriteError):
         move_whole(root / "talk.mp4", root / "done" / "a" / "talk.mp4", root=root)
-    with pytest.raises(SpoolError):
+    with pytest.raises(FileWriteError):
         move_whole(root / "linked" / "secret.mp4", root / "season" / "secret.mp4", root=root)
-    with pytest.raises(SpoolError):
+    with pytest.raises(FileWriteError):
         write_whole(root / "linked" / "talk.srt", b"1", root=root)
     assert names(outside) == ["secret.mp4"]
     write_whole(root / "new" / "deep" / "talk.srt", b"1", root=root)

@@ -246,7 +246,7 @@ def test_older_jobs_are_added_while_scrolling_and_stay_up_to_date(
     browse: Any, daemon: Daemon, gateway: GatewayProcess
 ) -> None:
     """Of the list without a filter, of a filter, and of another filter after it."""
-    daemon.client.operate(is_held=True)
+    daemon.client.operate(is_paused=True)
     jobs: list[str] = []
 
     def add(number: int) -> None:
@@ -310,7 +310,7 @@ def test_older_jobs_are_added_while_scrolling_and_stay_up_to_date(
     finally:
         for action in ("cancel", "delete"):
             httpx.post(f"{gateway.url}/bulk", data={"action": action, "job": jobs}, timeout=WAIT_S)
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
 
 
 SHIFT_CLICK = """
@@ -321,7 +321,7 @@ document.querySelector(arguments[0]).dispatchEvent(new MouseEvent('click', {shif
 def test_the_queue_is_reordered_by_keyboard_and_by_dragging_and_upload_options_are_remembered(
     browse: Any, daemon: Daemon, gateway: GatewayProcess
 ) -> None:
-    daemon.client.operate(is_held=True)
+    daemon.client.operate(is_paused=True)
     try:
         with httpx.Client(base_url=gateway.url, timeout=WAIT_S) as http:
             names = [f"queued-{number}.wav" for number in range(3)]
@@ -356,7 +356,7 @@ def test_the_queue_is_reordered_by_keyboard_and_by_dragging_and_upload_options_a
             browser.script(SET_FIELD, "#preset", "Anime")
             assert browser.script(VALUE, "#upload-form [name=language]") == "ja"
     finally:
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
     eventually(lambda: not daemon.client.list(("queued", "preparing")), "the queue is empty")
 
 
@@ -474,7 +474,7 @@ def test_axe_core_finds_nothing_on_any_page(
     browse: Any, daemon: Daemon, gateway: GatewayProcess, done: JobFacts, failed: JobFacts, language: str
 ) -> None:
     """Also of jobs that wait and that were cancelled; the editor, the picture and provisional text have tests of their own."""
-    daemon.client.operate(is_held=True)
+    daemon.client.operate(is_paused=True)
     queued, cancelled = (uploaded(gateway, b"waiting", f"waiting-{number}.wav") for number in range(2))
     daemon.client.cancel(cancelled)
     try:
@@ -491,7 +491,7 @@ def test_axe_core_finds_nothing_on_any_page(
                 assert violations(browser, views) == []
     finally:
         daemon.client.cancel(queued)
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
 
 
 def test_axe_core_finds_nothing_on_the_sign_in_form(daemon: Daemon, tmp_path: Path) -> None:

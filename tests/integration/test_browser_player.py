@@ -422,7 +422,7 @@ def test_the_player_appears_when_the_job_is_done(shared: Browser, daemon: Daemon
 def test_the_page_is_reloaded_if_its_job_is_deleted_when_it_ends(
     shared: Browser, daemon: Daemon, tmp_path: Path
 ) -> None:
-    daemon.client.operate(is_held=True)
+    daemon.client.operate(is_paused=True)
     try:
         job = daemon.client.submit(media.write_sound(tmp_path / "deleted.flac", media.speech(3)))
         shared.open(f"/jobs/{job.id}")
@@ -431,7 +431,7 @@ def test_the_page_is_reloaded_if_its_job_is_deleted_when_it_ends(
         job.cancel()
         shared.until(lambda: not shared.script("return Boolean(window.isOld)"), "the page is reloaded")
     finally:
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
 
 
 PAGE_NOT_FOUND = """

@@ -128,7 +128,7 @@ def test_stats_contain_workers_and_queue(daemon: Daemon) -> None:
     assert stats.uptime_s > 0
     assert stats.last_seq == daemon.journal()[-1].seq
     assert (stats.waiting_ms, stats.unread_files, stats.unread_bytes) == (0, 0, 0)
-    assert (stats.is_paused, stats.is_draining) == (False, False)
+    assert (stats.is_disk_full, stats.is_draining) == (False, False)
 
 
 def test_stats_contain_the_jobs_of_each_worker_and_the_queued_audio(daemon: Daemon, tmp_path: Path) -> None:

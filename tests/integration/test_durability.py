@@ -16,7 +16,7 @@ from msgspec import structs
 
 from api_harness import ApiHarness
 from subtitled.core.actions import SaveJob, SaveNewJob
-from subtitled.core.events import Closed, Event, Written
+from subtitled.core.events import Event, FailureWritten, OutputsWritten
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
@@ -234,7 +234,7 @@ def test_power_cut_after_the_source_is_archived_finds_the_job_ready_to_be_writte
     )
     writer.finish(job, is_failure=is_failure)
     turn(mailbox, lambda: ended)
-    assert isinstance(ended[0], Written | Closed), ended
+    assert isinstance(ended[0], OutputsWritten | FailureWritten), ended
     writer.close()
     assert not source.exists()
     assert images.after_power_cut(job.id).state is job.state

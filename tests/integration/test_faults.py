@@ -29,7 +29,7 @@ from subtitled.core import protocol as be
 from subtitled.core.plan import SegmentSound, Span
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JobState
-from subtitled.errors import ExitCode, NoSpaceError, SpoolError
+from subtitled.errors import ExitCode, FileWriteError, NoSpaceError
 from subtitled.files.atomic_files import is_temporary, move_whole, write_whole
 from subtitled.inboxes.arrivals import new_job_id
 from subtitled.storage.store import Store
@@ -337,7 +337,10 @@ def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(
     outputs = tmp_path / "outputs"
     write_whole(outputs / "a.srt", b"old")
     plan.set(DiskFault(call=call, errno=errno.EIO, below=str(outputs), times=1))  # type: ignore[arg-type]
-    with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
+    with (
+        failing_disk(plan),
+        pytest.raises(FileWriteError, match=r"a\.srt cannot be written: Input/output error"),
+    ):
         write_whole(outputs / "a.srt", b"new")
     assert [path.name for path in outputs.iterdir()] == ["a.srt"]
     assert (outputs / "a.srt").read_bytes() == b"old"
@@ -346,7 +349,10 @@ def test_write_that_the_disk_refuses_leaves_the_file_as_it_was(
 def test_name_that_the_disk_does_not_keep_is_an_error(tmp_path: Path, plan: PlannedFaults) -> None:
     """The content is on the disk and in its place, but who says "written" promises that it stays there."""
     plan.set(DiskFault(call="fsync", errno=errno.EIO, below=str(tmp_path), is_folder=True))
-    with failing_disk(plan), pytest.raises(SpoolError, match=r"a\.srt cannot be written: Input/output error"):
+    with (
+        failing_disk(plan),
+        pytest.raises(FileWriteError, match=r"a\.srt cannot be written: Input/output error"),
+    ):
         write_whole(tmp_path / "out" / "a.srt", b"new")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.srt"]
     assert (tmp_path / "out" / "a.srt").read_bytes() == b"new"

@@ -250,10 +250,10 @@ class Deliveries:
 def start_reader(tmp_path: Path, store: Store, deliveries: Deliveries) -> JournalReader:
     """Start a reader as the dispatcher does."""
     reader = new_reader(tmp_path, store, deliveries)
-    mark = store.hook_mark("test")
+    mark = store.hook_position("test")
     if mark is None:
         mark = store.last_seq()
-        store.put_hook_mark("test", mark)
+        store.save_hook_position("test", mark)
     reader.start(mark)
     return reader
 
@@ -271,7 +271,7 @@ def new_reader(tmp_path: Path, store: Store, deliveries: Deliveries) -> JournalR
 def stop_reader(store: Store, reader: JournalReader) -> None:
     """Stop a reader as the dispatcher does."""
     reader.stop()
-    store.put_hook_mark("test", reader.seq)
+    store.save_hook_position("test", reader.seq)
 
 
 def test_new_ends_are_delivered_in_order_and_earlier_ones_are_not(tmp_path: Path, store: Store) -> None:
@@ -317,7 +317,7 @@ def test_failed_job_is_delivered_once_its_files_are_in_place(tmp_path: Path, sto
 def test_retried_job_is_delivered_at_its_final_end(tmp_path: Path, store: Store) -> None:
     deliveries = Deliveries()
     job = end(store, "one")
-    store.put_hook_mark("test", 0)
+    store.save_hook_position("test", 0)
     queued = replace(job, state=JobState.QUEUED, cause="", is_closed=False)
     store.apply([SaveJob(job=queued, before=JobState.FAILED, event=JobEvent.RETRY)])
     reader = start_reader(tmp_path, store, deliveries)
@@ -390,7 +390,7 @@ def test_journal_note_after_an_end_is_not_delivered(tmp_path: Path, store: Store
     deliveries = Deliveries()
     reader = start_reader(tmp_path, store, deliveries)
     end(store, "one")
-    store.note("one", "failed", "command_failed", "why")
+    store.append_event("one", "failed", "command_failed", "why")
     end(store, "two")
     reader.wake()
     eventually(lambda: deliveries.jobs == ["one", "two"], "each is delivered once")

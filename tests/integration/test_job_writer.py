@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from hung_mount import ForbiddenError, HungMount
 from subtitle.messages import EditedCue, Flag
 from subtitled.core.actions import SaveJob, SaveNewJob
-from subtitled.core.events import Event, TranslationsWritten, Written
+from subtitled.core.events import Event, OutputsWritten, TranslationsWritten
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
 from subtitled.cues.layout import Cue
 from subtitled.cues.transcript import MissingSpan, Transcript
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files import filesystem
 from subtitled.files.filesystem import is_mount_error
 from subtitled.observability.metrics import Metrics
@@ -141,7 +141,7 @@ def test_job_of_an_unmounted_folder_below_an_inbox_holds_up_no_other_job_of_the_
             while not ended:
                 calls.get(timeout=60)()
             event = ended.pop()
-            assert isinstance(event, Written)
+            assert isinstance(event, OutputsWritten)
             assert event.job == job
             mounted.add(mount)
     assert not source.exists()
@@ -162,7 +162,7 @@ def test_equal_file_is_not_taken_for_the_source_that_the_job_has_moved_or_delete
             writer.finish(job, is_failure=False)
             while len(ended) < count:
                 calls.get(timeout=60)()
-    assert [type(event) for event in ended] == [Written, Written]
+    assert [type(event) for event in ended] == [OutputsWritten, OutputsWritten]
     assert not source.exists()
     assert copy.read_bytes() == b"sound"
 
@@ -260,7 +260,7 @@ def test_error_for_a_source_that_cannot_be_deleted_names_its_path(inbox: Path, s
     source.unlink()
     source.mkdir()
     info = source.stat()
-    with pytest.raises(SpoolError, match=r"talk\.wav cannot be removed: Is a directory"):
+    with pytest.raises(FileWriteError, match=r"talk\.wav cannot be removed: Is a directory"):
         write_outputs(work_of(replace(job, size=info.st_size, mtime_ns=info.st_mtime_ns)))
 
 
@@ -295,9 +295,9 @@ def test_folder_of_a_source_that_is_gone_is_not_created_again(inbox: Path, sourc
     work = replace(work_of(job), paths={"srt": source.with_suffix(".en.srt")})
     source.unlink()
     source.parent.rmdir()
-    with pytest.raises(SpoolError, match="its folder is gone"):
+    with pytest.raises(FileWriteError, match="its folder is gone"):
         write_outputs(work)
-    with pytest.raises(SpoolError, match="its folder is gone"):
+    with pytest.raises(FileWriteError, match="its folder is gone"):
         write_failure(work, source.parent)
     assert not source.parent.exists()
 
@@ -309,7 +309,7 @@ def test_folder_of_a_source_that_cannot_be_reached_fails_the_job_only(inbox: Pat
     source.unlink()
     source.parent.rmdir()
     source.parent.symlink_to(source.parent)
-    with pytest.raises(SpoolError, match="symbolic link") as raised:
+    with pytest.raises(FileWriteError, match="symbolic link") as raised:
         write_outputs(work)
     assert isinstance(raised.value.__cause__, OSError)
 
@@ -323,7 +323,7 @@ def test_files_of_an_earlier_attempt_are_removed(inbox: Path, source: Path) -> N
 
 def test_source_stays_in_place_if_an_output_cannot_be_written(inbox: Path, source: Path) -> None:
     (inbox.parent / "out").write_bytes(b"a file where the folder should be")
-    with pytest.raises(SpoolError, match="out"):
+    with pytest.raises(FileWriteError, match="out"):
         write_outputs(work_of(job_of(source, inbox)))
     assert source.exists()
 
@@ -340,7 +340,7 @@ def test_job_is_not_complete_while_the_mount_of_its_inbox_has_gone(
         pytest.skip(str(error))
     with mount:
         mount.lose_server()
-        with pytest.raises(SpoolError, match="not connected") as raised:
+        with pytest.raises(FileWriteError, match="not connected") as raised:
             write_outputs(work_of(job))
         assert is_mount_error(raised.value)
     assert source.exists()
@@ -359,7 +359,7 @@ def test_translations_are_written_once_their_folders_answer_again(
 
     def write(work: OutputJob) -> None:
         if faults:
-            raise SpoolError("out: input/output error") from OSError(faults.pop(), "input/output error")
+            raise FileWriteError("out: input/output error") from OSError(faults.pop(), "input/output error")
         write_files(work)
 
     monkeypatch.setattr(job_writer, "_write_files", write)
@@ -387,7 +387,7 @@ def test_transcript_does_not_wait_for_the_layout_of_translations(
         while not ended:
             calls.get(timeout=60)()
         is_written.set()
-        assert isinstance(ended[0], Written)
+        assert isinstance(ended[0], OutputsWritten)
 
 
 def failed(job: Job, transcript: Transcript = TRANSCRIPT) -> tuple[bytes, str]:
@@ -465,9 +465,9 @@ def test_archive_that_is_a_link_gets_no_file(inbox: Path, source: Path, tmp_path
     outside.mkdir()
     for name in ("done", "failed"):
         (inbox / name).symlink_to(outside)
-    with pytest.raises(SpoolError, match="replace the symbolic link"):
+    with pytest.raises(FileWriteError, match="replace the symbolic link"):
         write_outputs(work_of(job_of(source, inbox)))
-    with pytest.raises(SpoolError, match="replace the symbolic link"):
+    with pytest.raises(FileWriteError, match="replace the symbolic link"):
         write_failure(work_of(job_of(source, inbox)), error_folder(job_of(source, inbox), inbox))
     assert list(outside.iterdir()) == []
     assert source.read_bytes() == b"sound"
@@ -489,6 +489,6 @@ def test_folder_replaced_by_a_link_gets_no_subtitles(
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "sub").symlink_to(outside)
         path = tmp_path / "out" / "sub" / "talk.en.srt"
-    with pytest.raises(SpoolError, match="replace the symbolic link"):
+    with pytest.raises(FileWriteError, match="replace the symbolic link"):
         write_outputs(replace(work_of(job), paths={"srt": path}))
     assert list(outside.iterdir()) == []

@@ -179,7 +179,7 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played_and_can_be_ed
 ) -> None:
     """On the open page and on the command line, and before the job is translated: its transcript is final."""
     with Browser(gateway.url, tmp_path) as browser:
-        daemon.client.operate(is_held=True)
+        daemon.client.operate(is_paused=True)
         job = daemon.client.submit(
             endless,
             options=JobOptions(tasks=("transcribe", "translate"), translate_to=("ja",)),
@@ -191,7 +191,7 @@ def test_final_cues_replace_provisional_ones_while_a_job_is_played_and_can_be_ed
         browser.script("window.isSame = true")
         command = (SUBTITLE, "watch", job, "--text", "--server", daemon.endpoint)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
-            daemon.client.operate(is_held=False)
+            daemon.client.operate(is_paused=False)
             browser.wait_for("#play")  # the file is read
             browser.click("#list li:nth-child(2) a.cue")
             started = "return document.getElementById('audio').currentTime"

@@ -191,7 +191,7 @@ def test_an_admin_loads_and_unloads_models(daemon: Daemon, tmp_path: Path) -> No
         assert http.post("/operate", data={"load_model": "demo"}).status_code == 303
         eventually(lambda: held() == {"demo"}, "the worker has loaded the model")
         before = http.get("/api/operate").json()
-        changes = {"is_held": True, "log_level": "error" if before["log_level"] != "error" else "info"}
+        changes = {"is_paused": True, "log_level": "error" if before["log_level"] != "error" else "info"}
         for models, status in (
             ({"load_model": "huge"}, 404),
             ({"load_model": "demo", "unload_model": "copy"}, 400),

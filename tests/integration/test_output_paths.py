@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.output.paths import archive, error_text, language_tag, output_folder, output_paths, write_error
 
 
@@ -135,7 +135,7 @@ def test_output_beside_uses_the_folder_of_the_source() -> None:
 
 @pytest.mark.parametrize("source", ["/elsewhere/talk.mp4", "/in/../etc/passwd", "/inside/talk.mp4", "/in"])
 def test_source_outside_its_inbox_is_rejected(source: str) -> None:
-    with pytest.raises(SpoolError, match="is not in the inbox /in"):
+    with pytest.raises(FileWriteError, match="is not in the inbox /in"):
         output_folder("/in", source, "/out")
 
 

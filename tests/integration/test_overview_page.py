@@ -240,7 +240,7 @@ def test_running_jobs_show_their_worker_and_progress(
 def test_the_queue_is_shown_in_its_order_which_can_be_changed_while_it_is_paused(
     http: httpx.Client, daemon: Daemon
 ) -> None:
-    daemon.client.operate(is_held=True)
+    daemon.client.operate(is_paused=True)
     try:
         names = [f"ordered-{number}.wav" for number in range(3)]
         jobs = [
@@ -271,7 +271,7 @@ def test_the_queue_is_shown_in_its_order_which_can_be_changed_while_it_is_paused
         )
         assert refused.status_code == 404
     finally:
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
     daemon.wait_for_jobs(len(daemon.jobs()))
 
 
@@ -470,10 +470,10 @@ def test_a_browser_signs_in_with_a_token_and_only_an_admin_operates(daemon: Daem
         assert ("Sign out" in page, 'href="/operate"' in page) == (True, False)
         own = {"Origin": gateway.url}
         assert http.get("/operate").status_code == 403
-        assert http.post("/operate", data={"is_held": "true"}, headers=own).status_code == 403
+        assert http.post("/operate", data={"is_paused": "true"}, headers=own).status_code == 403
         bearer = {"Authorization": f"Bearer {user}"}
         assert http.get("/api/operate", headers=bearer).status_code == 403
-        for change in ({"is_held": True}, {"load_model": "demo"}, {"unload_model": "demo"}):
+        for change in ({"is_paused": True}, {"load_model": "demo"}, {"unload_model": "demo"}):
             assert http.post("/api/operate", json=change, headers=bearer).status_code == 403
         # The cookie alone is not enough for a change that another site could have caused.
         for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
@@ -509,23 +509,23 @@ def test_an_admin_pauses_the_queue_sets_the_log_level_and_reads_the_log(
         assert all(
             text in page for text in ("Pause the queue", "state.reserve_mb", "Disk and retention", " load")
         )
-        assert http.post("/operate", data={"is_held": "true"}).headers["location"] == "/operate"
-        assert daemon.client.stats().is_held
+        assert http.post("/operate", data={"is_paused": "true"}).headers["location"] == "/operate"
+        assert daemon.client.stats().is_paused
         assert "Resume the queue" in http.get("/operate").text
         # The page is at most a second old.
         eventually(lambda: "The queue is paused" in http.get("/").text, "the page shows the pause")
         assert "佇列已暫停" in http.get("/?lang=zh-Hant").text
         assert "queue.paused" in http.get("/fragments/operate", params={"log_text": "QUEUE.paused"}).text
         assert "queue.paused" not in http.get("/fragments/operate", params={"log_level": "error"}).text
-        answer = http.post("/api/operate", json={"is_held": False, "log_level": "debug"}).json()
-        assert (answer["is_held"], answer["log_level"]) == (False, "debug")
+        answer = http.post("/api/operate", json={"is_paused": False, "log_level": "debug"}).json()
+        assert (answer["is_paused"], answer["log_level"]) == (False, "debug")
         lines = http.get("/api/operate", params={"log_lines": 5, "log_text": "queue."}).json()["log"]
         assert "queue.resumed" in lines[-1]
         assert http.post("/operate", data={"log_level": "loud"}).status_code == 400
         assert http.post("/api/operate", json={"speed": 1}).status_code == 400
         assert http.get("/api/operate", params={"log_lines": "1001"}).status_code == 400
     finally:
-        daemon.client.operate(is_held=False)
+        daemon.client.operate(is_paused=False)
         daemon.client.set_log_level("info")
         http.get("/?lang=en")
 

@@ -214,7 +214,7 @@ def test_only_an_admin_operates_the_server_and_changes_the_log_level(secured: Da
         assert ann.refusal(ms.SetLogLevel(request=2)) == "FORBIDDEN"
         for forbidden in (
             ms.Operate(request=1),
-            ms.Operate(request=1, is_held=True),
+            ms.Operate(request=1, is_paused=True),
             ms.LoadModel(request=1, model="demo"),
             ms.UnloadModel(request=1, model="demo"),
         ):

@@ -55,7 +55,7 @@ class ActionChecks:
     def decided(self, action: ac.Action) -> None:
         """Note an action; raises Violation where it breaks an invariant."""
         match action:
-            case ac.Spawn(slot=slot, incarnation=incarnation):
+            case ac.SpawnWorker(slot=slot, incarnation=incarnation):
                 self._alive.add(f"{slot}.{incarnation}")
             case ac.SendLease():
                 self._leased(action)

@@ -53,7 +53,7 @@ from subtitled.inboxes.arrivals import InboxArrivals
 from subtitled.observability.transition_log import TransitionLog
 from subtitled.server.dispatch import Dispatcher
 from subtitled.server.hung_folders import HungFolders
-from subtitled.server.loop import Parts, Server
+from subtitled.server.loop import Server, ServerParts
 from subtitled.server.reconfiguration import Reconfiguration
 from subtitled.server.shutdown import Shutdown
 from subtitled.storage.durability import Transactions
@@ -105,9 +105,9 @@ class ObservedBroker(Broker):
         actions, deadline = super().tick(now)
         return self._run.decided(actions), deadline
 
-    def restore(self, jobs: Any, now: float, *, is_held: bool = False) -> list[ac.Action]:
+    def restore(self, jobs: Any, now: float, *, is_paused: bool = False) -> list[ac.Action]:
         """Take up the jobs of the store."""
-        return self._run.decided(super().restore(jobs, now, is_held=is_held))
+        return self._run.decided(super().restore(jobs, now, is_paused=is_paused))
 
 
 class DaemonRun:
@@ -194,7 +194,7 @@ class DaemonRun:
         )
         arrivals.models = configured_models(config)
         return Server(
-            Parts(
+            ServerParts(
                 clock=clock,
                 poller=poller,
                 signals=self.signals,
@@ -344,14 +344,14 @@ class DaemonRun:
                 continue
             self.history.note(action)
             match action:
-                case ac.Spawn(slot=slot, incarnation=incarnation):
+                case ac.SpawnWorker(slot=slot, incarnation=incarnation):
                     self._unperformed.add(f"spawn {slot}.{incarnation}")
                 case ac.SendLease(lease=lease):
                     if not lease.is_received:
                         self._sent_at[lease.id] = self.now
                     if not is_remote(lease.worker):
                         self._unperformed.add(f"lease {lease.id}")
-                case ac.Kill(worker=worker) if not is_remote(worker):
+                case ac.KillWorker(worker=worker) if not is_remote(worker):
                     self._unperformed.add(f"kill {worker}")
                 case ac.WriteOutputs(job=job) | ac.WriteFailure(job=job):
                     self._unperformed.add(f"write {job.id}")

@@ -397,7 +397,7 @@ class FakeWriter:
             self._begin(job, is_failure=is_failure)
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
-        """Write a job's files; ends in Written, Closed or WriteFailed."""
+        """Write a job's files; ends in OutputsWritten, FailureWritten or WriteFailed."""
         self._run.before_output(f"write {job.id}")
         if self._run.store.jobs[job.id].state not in {JobState.WRITING, JobState.FAILED}:
             raise Violation(f"the files of job {job.id} are written before that is stored")
@@ -412,11 +412,11 @@ class FakeWriter:
         run, fault_plan = self._run, self._run.fault_plan
         event: ev.Event
         if is_failure:
-            event = ev.Closed(job.id, _moved(job, b"failed"))
+            event = ev.FailureWritten(job.id, _moved(job, b"failed"))
         elif fault_plan.strikes(Fault.WRITE_FAILED):
             event = ev.WriteFailed(job.id, "permission denied")
         else:
-            event = ev.Written(job.id, _moved(job, b"done"))
+            event = ev.OutputsWritten(job.id, _moved(job, b"done"))
 
         def come_back() -> None:
             self.writing.discard(job.id)

@@ -260,7 +260,7 @@ class History:
         if self.run_of_daemon.is_stopping:
             self.advance(lambda: self.users.kill(self.run_of_daemon))
         self.users.set_space(is_enough=True)
-        self.users.hold(is_held=False)
+        self.users.set_paused(is_paused=False)
         if self.devices.others:
             self.users.restore_models()
         self.users.reload()

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from subtitled.core.actions import (
     DropTranslations,
     Save,
-    SaveHold,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
+    SavePause,
     SaveSegment,
     SaveSource,
     SaveText,
@@ -76,7 +76,7 @@ class StoreTable:
                             for key in list(stored):
                                 if key not in keys if target else stored[key].problem:
                                     del stored[key]
-                case SaveHold():
+                case SavePause():
                     pass  # the database has it
                 case SaveWorker(slot=slot, incarnation=incarnation):
                     self.incarnations[slot] = incarnation

@@ -187,7 +187,7 @@ class ModelChecks:
         leases = broker.lease_dispatch.leases.values()
         if any((lease.worker, lease.model) == (identity, name) for lease in leases):
             raise Violation(f"{identity} is to unload {name!r} and has leases of it")
-        if broker.lease_dispatch.ready.count(name) and not broker.is_held:
+        if broker.lease_dispatch.ready.count(name) and not broker.is_paused:
             raise Violation(f"{identity} is to unload {name!r}, for which segments wait")
         if self._preload(name):
             raise Violation(f"{identity} is to unload {name!r}, which is to be kept")
@@ -210,7 +210,7 @@ class ModelChecks:
         self._check_order(worker, (*message.evict, *message.may_evict), has_segments=bool(message.items))
         if not message.items and not self._preload(lease.model):
             raise Violation(f"{lease.worker} is to load {lease.model!r}, which nothing needs")
-        if message.items and self._broker.is_held:
+        if message.items and self._broker.is_paused:
             raise Violation(f"{lease.worker} is leased segments while the queue is paused")
         if not message.items and (
             taken := held & {"", *ready.waiting()} & {*message.evict, *message.may_evict}

@@ -322,9 +322,9 @@ def _evict_anything(
     return _evictable(placement, worker, waiting)
 
 
-def _free_models_in_use(lease_dispatch: LeaseDispatch, *, is_held: bool) -> None:
+def _free_models_in_use(lease_dispatch: LeaseDispatch, *, is_paused: bool) -> None:
     """Have models unloaded that leases and waiting segments need."""
-    del is_held
+    del is_paused
     placement = lease_dispatch.placement
     for identity, names in placement.to_unload.items():
         if lease_dispatch._worker_table.current(identity) is not None:

@@ -56,8 +56,8 @@ class SimulatedUsers:
             for _ in range(random.choice((1, 3, 10))):
                 history.at(random.uniform(0, seconds), self.request_model)
             paused_at = random.uniform(0, seconds)
-            history.at(paused_at, lambda: self.hold(is_held=True))
-            history.at(random.uniform(paused_at, seconds), lambda: self.hold(is_held=False))
+            history.at(paused_at, lambda: self.set_paused(is_paused=True))
+            history.at(random.uniform(paused_at, seconds), lambda: self.set_paused(is_paused=False))
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class SimulatedUsers:
             run.dispatcher.dispatch(
                 ev.Uploaded(job=job.id, size=2, mtime_ns=2, sha256="0" * 64)
                 if is_whole
-                else ev.Expired(job=job.id, cause="silent")
+                else ev.UploadExpired(job=job.id, cause="silent")
             )
 
         run.request(end)
@@ -172,10 +172,10 @@ class SimulatedUsers:
         workers = random.choice((0, 0, 1, 2))
         run.request(lambda: run.dispatcher.dispatch(ev.ModelRequested(model=name, workers=workers)))
 
-    def hold(self, *, is_held: bool) -> None:
+    def set_paused(self, *, is_paused: bool) -> None:
         """Pause or resume the queue."""
         run = self._history.run_of_daemon
-        run.request(lambda: run.dispatcher.dispatch(ev.HoldRequested(is_held)))
+        run.request(lambda: run.dispatcher.dispatch(ev.PauseRequested(is_paused)))
 
     # -- the daemon ------------------------------------------------------------------------------------------
 

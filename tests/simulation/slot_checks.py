@@ -59,7 +59,9 @@ class SlotChecks:
         """Note which slots go out of service; raise Violation where a process is started in one."""
         if isinstance(action, ac.SaveWorker) and action.after is WorkerState.BROKEN:
             self._broken[action.slot] = _Broken(now, action.slot in self._fatal)
-        elif isinstance(action, ac.Spawn) and (broken := self._broken.pop(action.slot, None)) is not None:
+        elif (
+            isinstance(action, ac.SpawnWorker) and (broken := self._broken.pop(action.slot, None)) is not None
+        ):
             if broken.is_fatal:
                 raise Violation(f"{action.slot} is tried again automatically, which cannot help")
             if now < broken.since + self._policy.quarantine_s:

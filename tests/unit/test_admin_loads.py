@@ -66,7 +66,7 @@ def test_model_is_loaded_while_the_queue_is_paused_and_no_segment_is_leased() ->
     b.submit("a", model="big")
     b.prepared(0, job="a")
     answer(b, b.last(ac.SendLease))
-    b.handle(ev.HoldRequested(is_held=True))
+    b.handle(ev.PauseRequested(is_paused=True))
     b.prepared(1, job="a")
     b.prepared(2, job="a")
     load(b, "small")
@@ -79,7 +79,7 @@ def test_model_is_loaded_while_the_queue_is_paused_and_no_segment_is_leased() ->
     load(b, "big")
     assert [len(sent.message.items) for sent in leases_of(b, "big")] == [1, 0]
     answer(b, b.last(ac.SendLease))
-    b.handle(ev.HoldRequested(is_held=False))
+    b.handle(ev.PauseRequested(is_paused=False))
     assert [len(sent.message.items) for sent in leases_of(b, "big")] == [1, 0, 2]
 
 
@@ -116,13 +116,13 @@ def test_unloaded_model_stays_as_long_as_segments_wait_for_it() -> None:
 def test_paused_queue_needs_no_model() -> None:
     b = bench("gpu0", batch_size=1)
     submit(b, "a", "", segments=2)
-    b.handle(ev.HoldRequested(is_held=True))
+    b.handle(ev.PauseRequested(is_paused=True))
     b.reply(b.last(ac.SendLease))
     assert not freed(b)
     unload(b, "")
     assert freed(b) == [("gpu0.1", "")]
     report_unload(b, "gpu0.1", "")
-    b.handle(ev.HoldRequested(is_held=False))
+    b.handle(ev.PauseRequested(is_paused=False))
     again = b.last(ac.SendLease)
     assert (again.message.model, again.message.is_load, again.message.is_kept) == ("", True, False)
 
@@ -231,12 +231,12 @@ def test_load_for_an_admin_exceeds_no_limit_of_models_while_the_queue_is_paused(
     b.submit("a", model="big")
     b.prepared(0, job="a")
     answer(b, b.last(ac.SendLease))
-    b.handle(ev.HoldRequested(is_held=True))
+    b.handle(ev.PauseRequested(is_paused=True))
     b.prepared(1, job="a")
     load(b, "small")
     assert not leases_of(b, "small"), "the paused job needs the one model, and the default is never unloaded"
     assert "pool.max_models" in b.broker.placement.preload_obstacle("small", b.now)
-    b.handle(ev.HoldRequested(is_held=False))
+    b.handle(ev.PauseRequested(is_paused=False))
     answer(b, b.last(ac.SendLease))
     [loaded] = leases_of(b, "small")
     assert loaded.message.evict == ("big",)

@@ -30,7 +30,7 @@ def test_file_passes_through_all_stages() -> None:
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
     assert b.last(ac.WriteOutputs).job.state is JobState.WRITING
-    b.handle(ev.Written("a", b"done/a"))
+    b.handle(ev.OutputsWritten("a", b"done/a"))
     assert b.state("a") is JobState.DONE
     assert b.jobs["a"].location == b"done/a"
     assert b.broker.live_jobs.jobs == {}
@@ -56,10 +56,10 @@ def test_no_file_is_read_before_a_model_reports_its_window() -> None:
 
 def test_no_file_is_started_without_disk_space() -> None:
     b = bench("p0", "gpu0")
-    b.handle(ev.SpaceChanged(is_enough=False))
+    b.handle(ev.DiskSpaceChanged(is_enough=False))
     b.submit()
     assert b.state("a") is JobState.QUEUED
-    b.handle(ev.SpaceChanged(is_enough=True))
+    b.handle(ev.DiskSpaceChanged(is_enough=True))
     assert b.state("a") is JobState.PREPARING
 
 
@@ -70,9 +70,9 @@ def waiting(b: Bench) -> list[str]:
 
 def test_files_are_started_in_the_changed_order_and_none_while_the_queue_is_paused() -> None:
     b = bench("p0", "gpu0")
-    b.handle(ev.HoldRequested(is_held=True))
-    b.handle(ev.HoldRequested(is_held=True))
-    assert b.all(ac.SaveHold) == [ac.SaveHold(is_held=True)]
+    b.handle(ev.PauseRequested(is_paused=True))
+    b.handle(ev.PauseRequested(is_paused=True))
+    assert b.all(ac.SavePause) == [ac.SavePause(is_paused=True)]
     for name in "abc":
         b.submit(name)
     b.handle(ev.JobMoved(job="c", neighbour="a"))
@@ -83,11 +83,11 @@ def test_files_are_started_in_the_changed_order_and_none_while_the_queue_is_paus
     b.handle(ev.JobMoved(job="c", neighbour="unknown"))
     b.handle(ev.JobMoved(job="c", neighbour="c"))
     assert (b.jobs["c"].changed_priority, b.jobs["c"].priority) == (0, 0)
-    b.handle(ev.QueueChanged(job="b", priority=10))
-    b.handle(ev.QueueChanged(job="unknown", priority=10))
+    b.handle(ev.PriorityChanged(job="b", priority=10))
+    b.handle(ev.PriorityChanged(job="unknown", priority=10))
     assert waiting(b) == ["b", "c", "a"]
     assert not b.all(ac.SendPrepare)
-    b.handle(ev.HoldRequested(is_held=False))
+    b.handle(ev.PauseRequested(is_paused=False))
     assert b.last(ac.SendPrepare).job.id == "b"
 
 
@@ -101,7 +101,7 @@ def test_uploaded_file_is_read_when_it_is_complete() -> None:
     assert (sent.size, sent.mtime_ns, sent.sha256) == (7, 8, "f" * 64)
 
 
-@pytest.mark.parametrize("event", [ev.Expired(job="a", cause="silent"), ev.CancelRequested("a")])
+@pytest.mark.parametrize("event", [ev.UploadExpired(job="a", cause="silent"), ev.CancelRequested("a")])
 def test_job_whose_upload_ends_is_forgotten(event: ev.Event) -> None:
     b = bench("p0", "gpu0")
     b.submit(state=JobState.RECEIVING)
@@ -160,7 +160,7 @@ def test_dead_worker_is_restarted_after_a_while() -> None:
     assert not b.wait(0.4)
     assert b.broker.tick(b.now)[1] == pytest.approx(b.slot("gpu0").due_at)
     b.wait(0.3)
-    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+    assert b.last(ac.SpawnWorker) == ac.SpawnWorker(slot="gpu0", incarnation=2)
 
 
 def test_late_reply_of_a_dead_worker_is_stale() -> None:
@@ -179,7 +179,7 @@ def test_late_reply_of_a_worker_declared_lost_is_stale() -> None:
     b.submit()
     b.read(0)
     b.wait(30)
-    assert b.last(ac.Kill).worker == "gpu0.1"
+    assert b.last(ac.KillWorker).worker == "gpu0.1"
     assert b.slot("gpu0").state is WorkerState.LOST
     b.reply(b.last(ac.SendLease))
     assert b.stored(0).state is SegmentState.PENDING
@@ -265,9 +265,9 @@ def test_time_limit_of_a_lease_starts_when_the_one_before_it_is_answered() -> No
     b.wait(10)
     b.reply(b.all(ac.SendLease)[0])
     b.wait(29)
-    assert not b.all(ac.Kill), "its time limit started when the worker got to it"
+    assert not b.all(ac.KillWorker), "its time limit started when the worker got to it"
     b.wait(1)
-    assert b.last(ac.Kill).cause == "lease not done within its time limit"
+    assert b.last(ac.KillWorker).cause == "lease not done within its time limit"
     assert b.stored(1).losses == 1
 
 
@@ -324,14 +324,16 @@ def test_fatal_exit_breaks_the_slot_and_others_continue() -> None:
     assert (broken.state, broken.cause) == (WorkerState.BROKEN, "no such model")
     assert b.last(ac.SendLease).lease.worker != first
     b.wait(3600)
-    assert not [spawn for spawn in b.all(ac.Spawn) if (spawn.slot, spawn.incarnation) == (broken.slot, 2)]
+    assert not [
+        spawn for spawn in b.all(ac.SpawnWorker) if (spawn.slot, spawn.incarnation) == (broken.slot, 2)
+    ]
 
 
 def test_broken_slot_is_restarted_by_a_reload() -> None:
     b = bench("gpu0")
     b.die("gpu0.1", is_fatal=True)
     b.handle(ev.SlotReset("gpu0"))
-    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+    assert b.last(ac.SpawnWorker) == ac.SpawnWorker(slot="gpu0", incarnation=2)
 
 
 def test_silent_worker_is_killed() -> None:
@@ -339,9 +341,9 @@ def test_silent_worker_is_killed() -> None:
     b.wait(29)
     b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
     b.wait(29)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.wait(1)
-    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="no message for 30 s")
+    assert b.last(ac.KillWorker) == ac.KillWorker(worker="gpu0.1", cause="no message for 30 s")
     b.die("gpu0.1", cause="killed by SIGKILL")
     assert b.slot("gpu0").cause == "no message for 30 s", "the cause is the reason for the kill, not the kill"
 
@@ -350,9 +352,9 @@ def test_worker_that_is_never_ready_is_killed() -> None:
     b = Bench(start_timeout_s=600)
     b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     b.wait(599)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.wait(1)
-    assert b.last(ac.Kill).worker == "gpu0.1"
+    assert b.last(ac.KillWorker).worker == "gpu0.1"
 
 
 def test_messages_of_a_dead_worker_change_nothing() -> None:
@@ -549,16 +551,16 @@ def test_decoder_without_progress_is_killed() -> None:
     b.wait(50)
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(59)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=False)))
     b.wait(1)
-    assert b.last(ac.Kill).cause == "no progress in decoding for 60 s"
+    assert b.last(ac.KillWorker).cause == "no progress in decoding for 60 s"
 
 
 def stalled(b: Bench, *, is_blamed: bool) -> None:
     """Let the worker that reads a file make no progress; its folder is checked, and answers."""
     b.wait(60)
-    b.die(b.last(ac.Kill).worker)
+    b.die(b.last(ac.KillWorker).worker)
     check = b.last(ac.CheckFile)
     assert check.suspicion == "no progress in decoding for 60 s"
     blame = check.suspicion if is_blamed else ""
@@ -645,7 +647,7 @@ def test_worker_killed_in_a_folder_that_hangs_is_not_blamed_on_its_file_after_a_
     b.submit("a", inbox=b"/nfs")
     b.submit("b", inbox=b"/nfs")
     b.wait(60)
-    assert len(b.all(ac.Kill)) == 2
+    assert len(b.all(ac.KillWorker)) == 2
     first = b.last(ac.CheckFile).job.id
     b.handle(ev.CancelRequested(first))
     other = b.last(ac.CheckFile).job.id
@@ -730,7 +732,7 @@ def test_decoder_that_waits_for_credit_is_not_killed() -> None:
     feed = b.last(ac.SendPrepare).message.feed
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=feed, decoded_samples=1, is_waiting=True)))
     b.wait(500)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
 
 
 def test_segments_read_before_the_decoder_died_are_not_sent_again() -> None:
@@ -755,7 +757,7 @@ def test_refused_media_fails_the_job_with_the_reason() -> None:
     b.refuse("there is no audio in it")
     assert b.state("a") is JobState.FAILED
     assert b.last(ac.WriteFailure).job.cause == "there is no audio in it"
-    b.handle(ev.Closed("a", b"failed/a"))
+    b.handle(ev.FailureWritten("a", b"failed/a"))
     assert b.jobs["a"].is_closed
     assert b.slot("p0").state is WorkerState.IDLE
 
@@ -767,7 +769,7 @@ def test_no_subtitles_are_written_for_a_file_that_has_them() -> None:
     job = b.last(ac.WriteOutputs).job
     assert (job.state, job.is_already_subtitled) == (JobState.WRITING, True)
     assert not b.all(ac.SendLease)
-    b.handle(ev.Written("a", b"done/a"))
+    b.handle(ev.OutputsWritten("a", b"done/a"))
     assert (b.state("a"), b.jobs["a"].cause) == (JobState.DONE, "it has subtitles already: talk.srt")
     b.submit("b")
     assert b.state("b") is JobState.PREPARING, "its prepare worker is free again"
@@ -1056,7 +1058,7 @@ def test_retry_decodes_missing_segments_only() -> None:
     b.reply(b.last(ac.SendLease))
     b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=2, cause="out of memory")))
     b.reply(b.last(ac.SendLease))
-    b.handle(ev.Closed("a", b"failed/a"))
+    b.handle(ev.FailureWritten("a", b"failed/a"))
     leases = len(b.all(ac.SendLease))
     b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     order = b.last(ac.SendPrepare)
@@ -1076,7 +1078,7 @@ def test_retry_resets_the_losses_of_every_segment() -> None:
     b.die("gpu0.1")
     b.refuse("damaged after 1 s")
     assert (b.stored(0).state, b.stored(0).losses) == (SegmentState.PENDING, 1)
-    b.handle(ev.Closed("a", b"failed/a"))
+    b.handle(ev.FailureWritten("a", b"failed/a"))
     b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     assert (b.stored(0).state, b.stored(0).losses, b.stored(0).cause) == (SegmentState.PENDING, 0, "")
 
@@ -1088,7 +1090,7 @@ def test_retry_of_a_failed_write_reads_and_decodes_nothing() -> None:
     b.reply_to_all()
     b.handle(ev.WriteFailed("a", "no space left on device"))
     assert b.jobs["a"].cause == "no space left on device"
-    b.handle(ev.Closed("a", b"a"))
+    b.handle(ev.FailureWritten("a", b"a"))
     asked = len(b.all(ac.SendPrepare))
     b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
     assert b.state("a") is JobState.WRITING
@@ -1194,7 +1196,7 @@ def test_file_read_again_for_its_pcm_is_abandoned_when_no_segment_needs_it() -> 
     b.reply_to_all()
     assert b.state("a") is JobState.WRITING
     assert b.sent(pr.Abandon)[-1].message == pr.Abandon(feed=order.message.feed)
-    b.handle(ev.Written("a", b"done/a"))
+    b.handle(ev.OutputsWritten("a", b"done/a"))
     b.handle(ev.MessageReceived("p0.1", pr.PlanComplete(feed=order.message.feed, media=b"")))
     b.die("p0.1")
     assert b.state("a") is JobState.DONE
@@ -1225,7 +1227,7 @@ def test_drain_kills_starting_workers() -> None:
     b = Bench()
     b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
     b.handle(ev.DrainRequested())
-    assert b.last(ac.Kill).worker == "gpu0.1"
+    assert b.last(ac.KillWorker).worker == "gpu0.1"
     b.die("gpu0.1")
     assert b.is_idle()
 
@@ -1268,7 +1270,7 @@ def test_drained_worker_that_does_not_exit_is_killed() -> None:
         b.wait(10)
         b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
         b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
-    assert [(kill.worker, kill.cause) for kill in b.all(ac.Kill)] == [
+    assert [(kill.worker, kill.cause) for kill in b.all(ac.KillWorker)] == [
         ("p0.1", "still running after it was drained")
     ]
     b.die("p0.1")
@@ -1284,7 +1286,7 @@ def test_drained_worker_keeps_the_time_limit_of_its_lease() -> None:
         b.wait(10)
         b.handle(ev.MessageReceived("gpu0.1", pr.Heartbeat()))
         b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.reply(b.last(ac.SendLease))
     assert b.state("a") is JobState.WRITING
 
@@ -1315,7 +1317,7 @@ def test_removed_slot_can_be_added_again_with_a_new_identity() -> None:
     b.handle(ev.SlotRemoved("gpu0"))
     b.die("gpu0.1")
     b.handle(ev.SlotAdded("gpu0", Role.TRANSCRIBE))
-    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=2)
+    assert b.last(ac.SpawnWorker) == ac.SpawnWorker(slot="gpu0", incarnation=2)
     b.die("gpu0.2")
     assert b.slot("gpu0").state is WorkerState.BACKOFF
 
@@ -1332,7 +1334,7 @@ def test_loss_of_one_worker_frees_another_in_the_same_tick() -> None:
     b.prepared(0)
     b.wait(60)
     assert b.state("a") is JobState.FAILED
-    assert [kill.worker for kill in b.all(ac.Kill)] == ["gpu0.1"]
+    assert [kill.worker for kill in b.all(ac.KillWorker)] == ["gpu0.1"]
     b.handle(ev.MessageReceived("p0.1", pr.FileAbandoned(feed=b.last(ac.SendPrepare).message.feed)))
     assert b.slot("p0").state is WorkerState.IDLE
 
@@ -1352,9 +1354,9 @@ def test_a_cancelled_file_that_hangs_its_decoder_is_not_blamed_on_the_next_job()
     assert b.last(ac.SendPrepare) is hung, "the next file waits"
     b.wait(4)
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat(feed=hung.message.feed, decoded_samples=1)))
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.wait(1)
-    assert b.last(ac.Kill) == ac.Kill(
+    assert b.last(ac.KillWorker) == ac.KillWorker(
         worker="p0.1", cause="did not stop reading an abandoned file within 5 s"
     )
     b.die("p0.1")
@@ -1390,7 +1392,7 @@ def test_a_decoder_that_has_stopped_gets_the_next_file(final: Any) -> None:
     b.handle(ev.MessageReceived("p0.1", final(feed)))
     assert b.last(ac.SendPrepare).job.id == "b"
     b.wait(6)
-    assert "p0.1" not in {kill.worker for kill in b.all(ac.Kill)}
+    assert "p0.1" not in {kill.worker for kill in b.all(ac.KillWorker)}
 
 
 def test_a_lease_of_a_cancelled_job_is_abandoned_at_once() -> None:
@@ -1408,7 +1410,7 @@ def test_a_lease_of_a_cancelled_job_is_abandoned_at_once() -> None:
     assert b.last(ac.SendLease).lease.worker == "gpu0.1"
     b.reply_to_all()
     assert b.state("b") is JobState.WRITING
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     assert not b.slot("gpu0").failures
 
 
@@ -1435,7 +1437,9 @@ def test_a_worker_that_does_not_stop_an_abandoned_lease_is_replaced_and_blames_n
     assert len(b.slot("gpu0").leases) == 2
     b.handle(ev.CancelRequested("a"))
     b.wait(5)
-    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="did not stop an abandoned lease within 5 s")
+    assert b.last(ac.KillWorker) == ac.KillWorker(
+        worker="gpu0.1", cause="did not stop an abandoned lease within 5 s"
+    )
     b.die("gpu0.1")
     assert (b.stored(0, "b").state, b.stored(0, "b").losses) == (SegmentState.PENDING, 0)
 
@@ -1451,10 +1455,10 @@ def test_an_abandoned_lease_that_waits_behind_another_has_its_time_when_it_is_re
     waiting = b.all(ac.SendLease)[1]
     b.handle(ev.CancelRequested(waiting.lease.keys[0].job))
     b.wait(20)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.reply(b.all(ac.SendLease)[0])
     b.wait(5)
-    assert b.last(ac.Kill).cause == "did not stop an abandoned lease within 5 s"
+    assert b.last(ac.KillWorker).cause == "did not stop an abandoned lease within 5 s"
 
 
 # -- progress of leases --------------------------------------------------------------------------------------
@@ -1476,10 +1480,12 @@ def test_a_worker_that_reports_progress_is_not_hung() -> None:
         b.wait(29)
         steps(b, "gpu0.1", count)
     b.wait(29)
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     steps(b, "gpu0.1", 6)
     b.wait(1)
-    assert b.last(ac.Kill).cause == "lease not done within its time limit", "the same number is no progress"
+    assert b.last(ac.KillWorker).cause == "lease not done within its time limit", (
+        "the same number is no progress"
+    )
 
 
 def test_progress_has_an_end() -> None:
@@ -1489,10 +1495,10 @@ def test_progress_has_an_end() -> None:
     b.read(0)
     for count in range(1, 40):
         b.wait(10)
-        if b.all(ac.Kill):
+        if b.all(ac.KillWorker):
             break
         steps(b, "gpu0.1", count)
-    assert b.last(ac.Kill).cause == "lease not done within its time limit"
+    assert b.last(ac.KillWorker).cause == "lease not done within its time limit"
     assert b.now == pytest.approx(300, abs=10)
 
 
@@ -1505,9 +1511,9 @@ def test_the_time_limit_follows_the_measured_speed() -> None:
     b.submit("b")
     b.read(0, job="b")
     b.wait(60)
-    assert not b.all(ac.Kill), "a lease of this worker takes 25 s"
+    assert not b.all(ac.KillWorker), "a lease of this worker takes 25 s"
     b.wait(20)
-    assert b.all(ac.Kill)
+    assert b.all(ac.KillWorker)
 
 
 def test_each_attempt_has_twice_the_time() -> None:
@@ -1517,9 +1523,9 @@ def test_each_attempt_has_twice_the_time() -> None:
     b.read(0)
     for attempt, limit_s in enumerate((30, 60, 120), 1):
         b.wait(limit_s - 1)
-        assert len(b.all(ac.Kill)) == attempt - 1
+        assert len(b.all(ac.KillWorker)) == attempt - 1
         b.wait(1)
-        assert len(b.all(ac.Kill)) == attempt
+        assert len(b.all(ac.KillWorker)) == attempt
         b.die(f"gpu0.{attempt}")
         b.wait(60)
         b.ready(f"gpu0.{attempt + 1}")

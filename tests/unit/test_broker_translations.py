@@ -53,7 +53,7 @@ def transcribe(b: Bench, job: str = "a", *targets: str, **options: Any) -> None:
         sent = b.lease(number)
         if sent.audio and sent.audio[0].key.job == job:
             b.reply(sent)
-    b.handle(ev.Written(job, b"done/" + job.encode()))
+    b.handle(ev.OutputsWritten(job, b"done/" + job.encode()))
 
 
 def text(model: str, number: int, target: str = "ja", sentences: int = 2) -> TextPlan:
@@ -328,7 +328,7 @@ def test_job_whose_priority_is_raised_is_planned_first(monkeypatch: pytest.Monke
     b = bench("gpu0")
     for job in ("a", "b", "c"):
         transcribe(b, job)
-    b.handle(ev.QueueChanged(job="c", priority=1))
+    b.handle(ev.PriorityChanged(job="c", priority=1))
     plan(b)
     assert b.last(ac.PlanTranslations).job.id == "c"
     plan(b)
@@ -442,7 +442,7 @@ def test_language_that_is_added_before_the_transcript_is_done_is_translated_afte
     b.handle(ev.TranslationRequested(job=b.jobs["a"], languages=("ja",)))
     assert b.state("a") is JobState.TRANSCRIBING
     b.reply_to_all()
-    b.handle(ev.Written("a", b"a"))
+    b.handle(ev.OutputsWritten("a", b"a"))
     assert b.state("a") is JobState.TRANSLATING
 
 
@@ -508,7 +508,7 @@ def test_files_that_are_subtitled_already_are_not_translated() -> None:
     b = bench("gpu0")
     b.submit(translate_to=("ja",))
     b.already_subtitled("it has subtitles")
-    b.handle(ev.Written("a", b"a"))
+    b.handle(ev.OutputsWritten("a", b"a"))
     assert b.state("a") is JobState.DONE
     assert not b.all(ac.PlanTranslations)
 

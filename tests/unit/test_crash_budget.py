@@ -35,7 +35,7 @@ def test_slot_that_crashes_ten_times_in_a_row_is_quarantined_and_restarted() -> 
     assert b.broker.tick(b.now)[1] == b.now + 600
     assert not b.wait(599)
     b.wait(1)
-    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=11)
+    assert b.last(ac.SpawnWorker) == ac.SpawnWorker(slot="gpu0", incarnation=11)
 
 
 def test_slot_after_quarantine_is_quarantined_again_by_its_next_crash() -> None:
@@ -51,7 +51,7 @@ def test_quarantined_slot_is_restarted_by_a_reload() -> None:
     b = bench("gpu0", crash_budget=3)
     crash_often(b, "gpu0", 3)
     b.handle(ev.SlotReset("gpu0"))
-    assert b.last(ac.Spawn) == ac.Spawn(slot="gpu0", incarnation=4)
+    assert b.last(ac.SpawnWorker) == ac.SpawnWorker(slot="gpu0", incarnation=4)
     crash_often(b, "gpu0", 2)
     assert b.slot("gpu0").state is WorkerState.BACKOFF, "its failures are forgiven"
 
@@ -108,7 +108,7 @@ def test_worker_that_refuses_every_lease_is_quarantined() -> None:
     for _ in range(2):
         lease = b.last(ac.SendLease).lease
         b.handle(ev.MessageReceived(lease.worker, pr.LeaseRefused(lease=lease.id, cause="out of memory")))
-    assert b.last(ac.Kill) == ac.Kill(worker="gpu0.1", cause="refused a lease: out of memory")
+    assert b.last(ac.KillWorker) == ac.KillWorker(worker="gpu0.1", cause="refused a lease: out of memory")
     b.die("gpu0.1", cause="killed by SIGKILL")
     assert b.slot("gpu0").state is WorkerState.BROKEN
     assert "after 2 failures in a row, the last one: refused a lease: out of memory;" in b.slot("gpu0").cause
@@ -121,7 +121,7 @@ def test_drained_worker_that_refuses_its_lease_may_exit() -> None:
     b.read(0)
     b.handle(ev.DrainRequested())
     b.handle(ev.MessageReceived("gpu0.1", pr.LeaseRefused(lease=1, cause="out of memory")))
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
 
 
 @pytest.mark.parametrize("attempts", [2, 3])

@@ -21,8 +21,8 @@ from subtitled.doctor.checks import Checks
 from subtitled.doctor.devices import (
     compute_type_finding,
     driver_finding,
+    free_memory_finding,
     library_findings,
-    room_finding,
     speed_finding,
 )
 from subtitled.doctor.finding import Finding, as_json, fault, from_error, ok, print_lines, summary, warning
@@ -30,7 +30,7 @@ from subtitled.doctor.folders import space_finding, watches_finding, writing_fin
 from subtitled.doctor.host import clock_finding, files_finding, jump_finding, kernel_finding, python_finding
 from subtitled.doctor.media import ffmpeg_finding, vad_finding
 from subtitled.doctor.model import CheckedModel, endpoint_finding, folder_finding
-from subtitled.doctor.packages import fits, missing_finding, version_finding, wanted
+from subtitled.doctor.packages import missing_finding, required_packages, satisfies, version_finding
 from subtitled.doctor.sockets import RunningDaemon, port_finding, running_findings
 from subtitled.errors import ModelError
 from subtitled.version import VERSION
@@ -53,8 +53,8 @@ def test_the_packages_of_an_extra_are_read_from_the_metadata() -> None:
         "zz-top<5,>=4.5; extra == 'daemon'",
         "oc; extra == 'zh'",
     ]
-    assert wanted(lines, "daemon") == {"av": ">=13", "zz-top": "<5,>=4.5"}
-    assert wanted(lines, "zh") == {"oc": ""}
+    assert required_packages(lines, "daemon") == {"av": ">=13", "zz-top": "<5,>=4.5"}
+    assert required_packages(lines, "zh") == {"oc": ""}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_packages_of_an_extra_are_read_from_the_metadata() -> None:
     ],
 )
 def test_versions_are_compared_by_their_numbers(version: str, specifier: str, *, is_good: bool) -> None:
-    assert fits(version, specifier) is is_good
+    assert satisfies(version, specifier) is is_good
     finding = version_finding("av", version, specifier, "python")
     assert (finding is None) is is_good
 
@@ -180,8 +180,13 @@ def test_an_endpoint_is_asked_for_its_models(tmp_path: Path) -> None:
 
 
 def test_models_that_do_not_fit_at_once_are_a_warning() -> None:
-    has(room_finding("gpu0", [1000 * MIB, 500 * MIB], 2000 * MIB), "ok", "all 2 models need 1500 MiB")
-    has(room_finding("gpu0", [1000 * MIB, 1500 * MIB], 2000 * MIB), "warning", "2000 MiB are free", "devices")
+    has(free_memory_finding("gpu0", [1000 * MIB, 500 * MIB], 2000 * MIB), "ok", "all 2 models need 1500 MiB")
+    has(
+        free_memory_finding("gpu0", [1000 * MIB, 1500 * MIB], 2000 * MIB),
+        "warning",
+        "2000 MiB are free",
+        "devices",
+    )
 
 
 def test_space_below_the_reserve_is_a_fault() -> None:

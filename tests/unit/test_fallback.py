@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faster_whisper.transcribe import TranscriptionOptions
 
-from subtitled.asr.fallback import DecodedWindow, DecodingAttempt, decode_again, measured
+from subtitled.asr.fallback import DecodedWindow, DecodingAttempt, decode_again, scored_attempt
 
 if TYPE_CHECKING:
     from subtitled.core.transcription import DecodingDecision
@@ -83,7 +83,7 @@ def decoded(*texts: str, logprob: float = -0.1) -> tuple[str, DecodingAttempt, l
     )
     tokens = [ord(letter) for letter in first]
     result = SimpleNamespace(sequences_ids=[tokens], scores=[logprob], no_speech_prob=0.0)
-    made = measured(result, tokenizer, options, 0.0)
+    made = scored_attempt(result, tokenizer, options, 0.0)
     window = DecodedWindow(prompt=[], tokenizer=tokenizer, seconds=30.0, attempts=[made])
     decode_again(model, np.zeros((1, 3), np.float32), [window], options)
     taken = window.best(options)

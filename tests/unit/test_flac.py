@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subtitled.errors import WireAudioError
+from subtitled.errors import AudioTransferError
 from subtitled.workers.flac import HEADER_BYTES, MAX_SAMPLES, decode, encode
 
 SAMPLE = st.integers(-(2**15), 2**15 - 1)
@@ -45,7 +45,7 @@ def test_no_other_format_is_decoded(form: str) -> None:
     """Libsndfile reads two dozen, each with a parser of its own."""
     file = io.BytesIO()
     soundfile.write(file, np.zeros(1000, np.int16), 16_000, format=form)
-    with pytest.raises(WireAudioError, match="without a FLAC header"):
+    with pytest.raises(AudioTransferError, match="without a FLAC header"):
         decode(file.getvalue())
 
 
@@ -55,7 +55,9 @@ def test_no_other_format_is_decoded(form: str) -> None:
 def test_flac_of_another_kind_is_rejected_with_its_properties(rate: int, channels: int, subtype: str) -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros((1000, channels), np.int16), rate, subtype, format="FLAC")
-    with pytest.raises(WireAudioError, match=f"FLAC of {rate} Hz, {channels} channels, {subtype[-2:]} bits"):
+    with pytest.raises(
+        AudioTransferError, match=f"FLAC of {rate} Hz, {channels} channels, {subtype[-2:]} bits"
+    ):
         decode(file.getvalue())
 
 
@@ -63,21 +65,21 @@ def test_an_hour_of_silence_in_few_bytes_is_rejected_before_decoding() -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros(3600 * 16_000, np.int16), 16_000, "PCM_16", format="FLAC")
     assert len(file.getvalue()) < 2**18
-    with pytest.raises(WireAudioError, match="FLAC of 57600000 samples; a segment has 1 to 480000"):
+    with pytest.raises(AudioTransferError, match="FLAC of 57600000 samples; a segment has 1 to 480000"):
         decode(file.getvalue())
 
 
 def test_header_with_too_few_samples_gets_no_more_memory() -> None:
     flac = bytearray(encode(pcm_of(samples=MAX_SAMPLES)))
     flac[22:26] = (100).to_bytes(4, "big")  # the low bytes of the number of samples
-    with pytest.raises(WireAudioError, match="the checksum does not match"):
+    with pytest.raises(AudioTransferError, match="the checksum does not match"):
         decode(bytes(flac))
 
 
 def test_stream_cut_at_any_place_is_rejected() -> None:
     flac = encode(pcm_of(samples=20_000))
     for kept in (*range(0, HEADER_BYTES + 60, 7), *range(100, len(flac), 997), len(flac) - 1):
-        with pytest.raises(WireAudioError):
+        with pytest.raises(AudioTransferError):
             decode(flac[:kept])
 
 
@@ -88,12 +90,12 @@ def test_changed_byte_never_changes_a_sample(place: int, bits: int) -> None:
     pcm = pcm_of(samples=3000)
     flac = bytearray(encode(pcm))
     flac[place % len(flac)] ^= bits
-    with contextlib.suppress(WireAudioError):
+    with contextlib.suppress(AudioTransferError):
         assert decode(bytes(flac)).tobytes() == pcm
 
 
 @given(st.binary(max_size=300))
 def test_noise_is_rejected(noise: bytes) -> None:
     for blob in (noise, encode(bytes(2))[:HEADER_BYTES] + noise):
-        with pytest.raises(WireAudioError):
+        with pytest.raises(AudioTransferError):
             decode(blob)

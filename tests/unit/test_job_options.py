@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from subtitle.commands.job_options import chosen, job_options
+from subtitle.commands.job_options import job_options, job_options_of
 from subtitle.errors import OptionError
 from subtitle.requests import options_of
 
@@ -21,7 +21,7 @@ def test_word_timestamps_are_auto_unless_an_option_is_given(said: tuple[str, ...
     @click.command()
     @job_options
     def show(**words: Any) -> None:
-        click.echo(chosen(words).word_timestamps)
+        click.echo(job_options_of(words).word_timestamps)
 
     assert CliRunner().invoke(show, said).output.strip() == asked
 
@@ -31,7 +31,7 @@ def options_for(*words: str) -> Result:
     @job_options
     def show(**keywords: Any) -> None:
         try:
-            found = chosen(keywords)
+            found = job_options_of(keywords)
         except OptionError as error:
             raise click.UsageError(str(error)) from error
         click.echo(f"{found.task} {found.tasks} {found.flags} {found.chinese} {found.audio_track}")

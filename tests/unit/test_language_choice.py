@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.asr.coverage import Stretch
+from subtitled.asr.coverage import TimeRange
 from subtitled.asr.language_choice import (
     MAX_PARTS,
     LanguageRun,
@@ -41,8 +41,8 @@ def test_longest_parts_are_compared_and_seams_outside_the_segment_ignored() -> N
     assert len(parts) == MAX_PARTS
 
 
-def speech(*edges: tuple[float, float]) -> list[Stretch]:
-    return [Stretch(*edge) for edge in edges]
+def speech(*edges: tuple[float, float]) -> list[TimeRange]:
+    return [TimeRange(*edge) for edge in edges]
 
 
 @pytest.mark.parametrize(

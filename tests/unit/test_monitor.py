@@ -144,7 +144,7 @@ def test_text_that_waits_for_an_endpoint_leaves_the_daemon_ready() -> None:
     b.submit(translate_to=("ja",))
     b.read(0)
     b.reply_to_all()
-    b.handle(ev.Written("a", b"a"))
+    b.handle(ev.OutputsWritten("a", b"a"))
     request = TranslationRequest(source="de", target="ja", sentences=("x",))
     text = TextPlan(model="llm", request=request, keys=("x",), terms=("",))
     b.handle(ev.TranslationsPlanned(job="a", number=1, texts=(text,)))

@@ -63,10 +63,10 @@ def stats(*states: str, **changes: object) -> StatsInfo:
         (("starting", "backoff"), {}, 0, "warn", "The workers are starting"),
         (("busy", "broken", "lost"), {}, 0, "warn", "1 of 3 workers is not working"),
         (("busy", "a state of the future"), {}, 0, "warn", "1 of 2 workers is not working"),
-        (("busy",), {"is_paused": True}, 1, "bad", "The disk is full; new files are not processed"),
+        (("busy",), {"is_disk_full": True}, 1, "bad", "The disk is full; new files are not processed"),
         (
             ("busy",),
-            {"is_state_lost": True, "is_paused": True},
+            {"is_state_lost": True, "is_disk_full": True},
             1,
             "bad",
             "The state folder was deleted; restart the daemon",
@@ -76,7 +76,7 @@ def stats(*states: str, **changes: object) -> StatsInfo:
         (("busy",), {"hung_folders": HUNG * 2}, 1, "bad", "2 folders do not answer; their files wait"),
         (
             ("broken", "stopped"),
-            {"is_paused": True},
+            {"is_disk_full": True},
             0,
             "bad",
             "No worker is working; nothing can be transcribed",

@@ -21,7 +21,7 @@ def test_joined_worker_gets_work_and_no_process_is_started() -> None:
     assert b.last(ac.SendLease).lease.worker == "far/cuda0.1"
     b.reply_to_all()
     assert b.stored(0).state is SegmentState.DONE
-    assert {spawn.slot for spawn in b.all(ac.Spawn)} == {"p0"}
+    assert {spawn.slot for spawn in b.all(ac.SpawnWorker)} == {"p0"}
 
 
 def test_file_is_read_with_the_window_of_a_remote_worker() -> None:
@@ -40,12 +40,12 @@ def test_leases_of_a_silent_remote_worker_are_queued_again() -> None:
     b.wait(29)
     b.handle(ev.MessageReceived("p0.1", pr.Heartbeat()))
     b.wait(1)
-    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="no message for 30 s")
+    assert b.last(ac.KillWorker) == ac.KillWorker(worker="far/cuda0.1", cause="no message for 30 s")
     b.die("far/cuda0.1", cause="its session was ended")
     assert b.stored(0).state is SegmentState.PENDING
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     b.wait(3600)
-    assert [spawn.slot for spawn in b.all(ac.Spawn)].count("far/cuda0") == 0
+    assert [spawn.slot for spawn in b.all(ac.SpawnWorker)].count("far/cuda0") == 0
 
 
 def test_late_result_of_an_earlier_session_is_stale() -> None:
@@ -83,7 +83,7 @@ def test_joined_worker_replaces_its_last_session(state: str) -> None:
     assert b.slot("far/cuda0") == now, "the end of a session that is over is no news"
     if state in {"busy", "draining"}:
         assert b.stored(0).state is SegmentState.PENDING
-    kills = [kill.worker for kill in b.all(ac.Kill) if kill.worker.startswith("far")]
+    kills = [kill.worker for kill in b.all(ac.KillWorker) if kill.worker.startswith("far")]
     assert kills == ([] if state == "stopped" else ["far/cuda0.1"])
 
 
@@ -135,7 +135,7 @@ def test_leaving_worker_without_work_is_drained_at_once(is_ready: bool) -> None:
     if is_ready:
         assert b.sent(pr.Drain)[-1] == ac.SendMessage("far/cuda0.1", pr.Drain())
     else:
-        assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.1", cause="SIGTERM")
+        assert b.last(ac.KillWorker) == ac.KillWorker(worker="far/cuda0.1", cause="SIGTERM")
     b.die("far/cuda0.1")
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
 
@@ -162,9 +162,9 @@ def test_lease_has_a_time_limit_to_arrive_and_one_to_be_done() -> None:
     b.receive(second)
     b.receive(second)
     assert b.slot("far/cuda0").due_at == 110 + 3 * 15, "it takes 15 s for a lease on average"
-    assert not b.all(ac.Kill)
+    assert not b.all(ac.KillWorker)
     b.wait(45)
-    assert b.last(ac.Kill).cause == "lease not received or not done within its time limit"
+    assert b.last(ac.KillWorker).cause == "lease not received or not done within its time limit"
 
 
 def test_arrival_of_a_returned_lease_changes_nothing() -> None:
@@ -206,7 +206,7 @@ def test_faulty_remote_device_is_quarantined() -> None:
     assert b.slot("far/cuda0").state is WorkerState.STOPPED
     assert b.join("far/cuda0") == "far/cuda0.4"
     assert b.slot("far/cuda0").failures == 0
-    assert not b.all(ac.Spawn)
+    assert not b.all(ac.SpawnWorker)
 
 
 def test_draining_daemon_does_not_wait_for_a_quarantined_device() -> None:
@@ -285,7 +285,7 @@ def test_remote_process_that_ends_early_counts_as_a_crash() -> None:
     assert b.slot("far/cuda0").failures == 2
     b.handle(ev.WorkerJoined(slot="far/cuda0"))
     assert b.slot("far/cuda0").state is WorkerState.BROKEN
-    assert b.last(ac.Kill) == ac.Kill(worker="far/cuda0.3", cause="joined again")
+    assert b.last(ac.KillWorker) == ac.KillWorker(worker="far/cuda0.3", cause="joined again")
     assert b.die("far/cuda0.3", cause="its session was ended") == []
 
 
@@ -330,7 +330,7 @@ def test_repeated_unload_messages_do_not_extend_a_lease() -> None:
     for _ in range(9):
         b.wait(10)
         b.handle(ev.MessageReceived("far/cuda0.1", pr.ModelUnloaded()))
-    assert b.last(ac.Kill).worker == "far/cuda0.1"
+    assert b.last(ac.KillWorker).worker == "far/cuda0.1"
 
 
 def test_blame_for_a_hang_is_not_undone() -> None:

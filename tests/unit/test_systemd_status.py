@@ -102,7 +102,7 @@ def test_line_counts_ready_workers(status: StatusReader) -> None:
 
 
 def test_line_names_a_full_disk_and_stopping(status: StatusReader) -> None:
-    status.broker.handle([ev.SpaceChanged(False)], 0.0)
+    status.broker.handle([ev.DiskSpaceChanged(False)], 0.0)
     assert status.at(0.0) == "0 jobs, disk full, new files wait"
     status.broker.handle([ev.DrainRequested()], 0.0)
     assert (status.at(5.0) or "").endswith("stopping")

@@ -123,7 +123,7 @@ _PREFIX = "layout_"
 
 
 def job_options(command: Command, *, with_queue: bool = True) -> Command:
-    """Add the options of a job to a command, as keywords for `chosen`.
+    """Add the options of a job to a command, as keywords for `job_options_of`.
 
     `with_queue`: also translations, model, priority and tag.
     """
@@ -135,7 +135,7 @@ def job_options(command: Command, *, with_queue: bool = True) -> Command:
     return command
 
 
-def chosen(keywords: dict[str, Any]) -> JobOptions:
+def job_options_of(keywords: dict[str, Any]) -> JobOptions:
     """Return the job options of a command's keywords; raises OptionError."""
     given = {name: value for name, value in keywords.items() if value is not None}
     for name in ("formats", "tasks", "flags"):
@@ -151,7 +151,7 @@ def chosen(keywords: dict[str, Any]) -> JobOptions:
         given["task"] = "translate"
     if "task" in given and "tasks" in given:
         raise OptionError("--task contradicts --tasks; give one of them")
-    if (layout := chosen_layout(given)) is not None:
+    if (layout := layout_options_of(given)) is not None:
         given["layout"] = layout
     names = [name for name in given if name.startswith("vad_")]
     if fields := {name.removeprefix("vad_"): given.pop(name) for name in names}:
@@ -160,13 +160,13 @@ def chosen(keywords: dict[str, Any]) -> JobOptions:
 
 
 def layout_options(command: Command) -> Command:
-    """Add the options of a layout to a command, as keywords for `chosen_layout`."""
+    """Add the options of a layout to a command, as keywords for `layout_options_of`."""
     for option in reversed(_LAYOUT_OPTIONS):
         command = option(command)
     return command
 
 
-def chosen_layout(keywords: dict[str, Any]) -> LayoutOptions | None:
+def layout_options_of(keywords: dict[str, Any]) -> LayoutOptions | None:
     """Remove the layout's keywords and return them as options; None if none is given. Raises OptionError."""
     names = [name for name in keywords if name.startswith(_PREFIX)]
     fields = {name.removeprefix(_PREFIX): keywords.pop(name) for name in names}

@@ -10,7 +10,7 @@ import click
 
 from subtitle.client import Client
 from subtitle.commands.connection_options import CommandExitCode, as_json, print_json, with_client
-from subtitle.commands.job_options import chosen_layout, layout_options, split_list
+from subtitle.commands.job_options import layout_options, layout_options_of, split_list
 from subtitle.commands.selection import (
     ACTIVE,
     MAX_SEARCHED,
@@ -25,7 +25,7 @@ from subtitle.commands.selection import (
     select,
     selection,
 )
-from subtitle.commands.submit import WhichSubtitles
+from subtitle.commands.submit import SubtitleSelection
 from subtitle.errors import SubtitleError
 from subtitle.messages import JobSort, Task
 from subtitle.output_files import format_of, save_all
@@ -215,7 +215,7 @@ def fetch(
     In a folder (default: this one) files with other content are kept: a number is added to the name. With layout options the cues
     are laid out again, else as the job was submitted or as they were edited.
     """
-    layout = chosen_layout(keywords)
+    layout = layout_options_of(keywords)
     facts = find_one(client, job)
     if output is not None and str(output) == "-":
         for fmt in split_list(fmts) or ("srt",):
@@ -238,7 +238,7 @@ def fetch(
     if version and len(tasks) > 1:
         names = " or ".join(f"--task {one}" for one in tasks)
         raise click.UsageError(f"job {facts.id}: each task has its own versions; choose one with {names}")
-    chosen: list[WhichSubtitles] = [{"task": one} for one in tasks]
+    chosen: list[SubtitleSelection] = [{"task": one} for one in tasks]
     if language:
         chosen = [{"language": language, "is_bilingual": is_bilingual}]
     elif task is None and not version:

@@ -32,12 +32,12 @@ def queue(client: Client, limit: int, *, is_json: bool) -> None:
     from subtitle import tables
 
     jobs = client.list(limit=limit, sort="queue")
-    is_held = client.stats().is_held
+    is_paused = client.stats().is_paused
     if is_json:
         for job in jobs:
             print_json(job)
         return
-    if is_held:
+    if is_paused:
         click.echo("the queue is paused; `subtitle resume` resumes it", err=True)
     tables.print_queue(jobs)
 
@@ -93,7 +93,7 @@ def pause(client: Client, *, is_json: bool) -> None:
 
     It stays paused, also after a restart of the daemon, until `subtitle resume`.
     """
-    _hold(client, is_held=True, is_json=is_json)
+    _set_paused(client, is_paused=True, is_json=is_json)
 
 
 @click.command()
@@ -101,12 +101,12 @@ def pause(client: Client, *, is_json: bool) -> None:
 @with_client
 def resume(client: Client, *, is_json: bool) -> None:
     """Resume the queue after `subtitle pause`. For an admin."""
-    _hold(client, is_held=False, is_json=is_json)
+    _set_paused(client, is_paused=False, is_json=is_json)
 
 
-def _hold(client: Client, *, is_held: bool, is_json: bool) -> None:
-    info = client.operate(is_held=is_held)
-    print_json(info) if is_json else click.echo("paused" if info.is_held else "running")
+def _set_paused(client: Client, *, is_paused: bool, is_json: bool) -> None:
+    info = client.operate(is_paused=is_paused)
+    print_json(info) if is_json else click.echo("paused" if info.is_paused else "running")
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)

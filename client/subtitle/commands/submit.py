@@ -24,7 +24,7 @@ from subtitle.commands.connection_options import (
     json_line,
     with_connection,
 )
-from subtitle.commands.job_options import chosen, job_options
+from subtitle.commands.job_options import job_options, job_options_of
 from subtitle.errors import ServerError, SubtitleError, UnreachableError
 from subtitle.eta import QueueSnapshot, SpeedMeter, estimate
 from subtitle.media_source import media_files
@@ -101,7 +101,7 @@ def submit(
     """
     if not is_waiting and (output is not None or is_forced):
         raise click.UsageError("-o and --force need --wait")
-    options = chosen(keywords)
+    options = job_options_of(keywords)
     urls = [word for word in words if _is_url(word)]
     files = [Path(word) for word in words if not _is_url(word)]
     paths = files if is_on_server or not files else find_files(files, output, is_saving=is_waiting)
@@ -120,7 +120,7 @@ def submit(
         run = SubmitRun(client, options, send, send_url, hint=connection.hint, is_json=is_json)
         sys.exit(
             run.run(
-                [*labelled(paths), *(SubmittedFile(Path(), url, url) for url in urls)],
+                [*with_unique_names(paths), *(SubmittedFile(Path(), url, url) for url in urls)],
                 is_waiting=is_waiting,
                 output=output or (Path() if is_on_server else None),
                 is_forced=is_forced,
@@ -283,7 +283,7 @@ class SubmitRun:
     def _finish(self, file: SubmittedFile, facts: JobFacts, folder: Path, *, is_forced: bool) -> None:
         saved: list[Path] = []
         if facts.state == "done":
-            for which in files_of(facts, self._options, has_transcript=self._has_transcript):
+            for which in subtitles_of(facts, self._options, has_transcript=self._has_transcript):
                 for fmt in self._options.formats:
                     answer, body = self._client.subtitles(facts.id, fmt, **which)
                     is_bilingual = which.get("is_bilingual", False)
@@ -342,7 +342,7 @@ def find_files(paths: Iterable[Path], output: Path | None, *, is_saving: bool) -
     return found
 
 
-def labelled(paths: Sequence[Path]) -> list[SubmittedFile]:
+def with_unique_names(paths: Sequence[Path]) -> list[SubmittedFile]:
     """Return files with their names, or their paths where names are equal."""
     names = [path.name for path in paths]
     return [SubmittedFile(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths]
@@ -357,7 +357,7 @@ def subtitle_name(
     return f"{source.stem}{'.bilingual' if is_bilingual else ''}{code}{marks}.{fmt}"
 
 
-class WhichSubtitles(TypedDict, total=False):
+class SubtitleSelection(TypedDict, total=False):
     """Which subtitles of a job, as `Client.subtitles` takes it."""
 
     task: Task | None
@@ -365,9 +365,9 @@ class WhichSubtitles(TypedDict, total=False):
     is_bilingual: bool
 
 
-def files_of(
+def subtitles_of(
     facts: JobFacts, options: JobOptions, *, has_transcript: bool = True
-) -> Iterator[WhichSubtitles]:
+) -> Iterator[SubtitleSelection]:
     """Yield which subtitles a job has: those of its tasks, and its translations."""
     if has_transcript:
         for task in tasks_of(facts):

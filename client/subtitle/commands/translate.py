@@ -18,7 +18,7 @@ from subtitle.commands.connection_options import (
 )
 from subtitle.commands.job_options import read_text, split_languages, split_list
 from subtitle.commands.selection import complete_jobs, file_name, find_one
-from subtitle.commands.submit import SubmitRun, labelled, untranslated_text
+from subtitle.commands.submit import SubmitRun, untranslated_text, with_unique_names
 from subtitle.errors import OptionError
 from subtitle.messages import JobOptions
 from subtitle.output_files import save_all
@@ -142,4 +142,4 @@ def _translate_file(
         return client.submit(path, options=options, on_progress=on_progress)
 
     run = SubmitRun(client, options, send, hint=connection.hint, is_json=is_json, has_transcript=False)
-    return run.run(labelled([file]), is_waiting=is_waiting, output=output, is_forced=False)
+    return run.run(with_unique_names([file]), is_waiting=is_waiting, output=output, is_forced=False)

@@ -12,7 +12,7 @@ from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.stats import ServerStats
 from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
-from subtitled.core.events import Event, HoldRequested, ModelRequested
+from subtitled.core.events import Event, ModelRequested, PauseRequested
 
 AdminRequest = ms.Operate | ms.SetLogLevel | ms.LoadModel | ms.UnloadModel
 RETENTION = (
@@ -70,9 +70,9 @@ class AdminRequests:
 
     def _operate(self, message: ms.Operate, peer: Peer) -> None:
         """Pause or resume the queue, and reply with the state of the server."""
-        if message.is_held is not None and message.is_held is not self._broker.is_held:
-            self._dispatch(HoldRequested(message.is_held))
-            _log.info(log.QUEUE_PAUSED if message.is_held else log.QUEUE_RESUMED, by=_name(peer))
+        if message.is_paused is not None and message.is_paused is not self._broker.is_paused:
+            self._dispatch(PauseRequested(message.is_paused))
+            _log.info(log.QUEUE_PAUSED if message.is_paused else log.QUEUE_RESUMED, by=_name(peer))
         config = self.config
         retention = {
             f"{section}.{key}": float(getattr(getattr(config, section), key)) for section, key in RETENTION
@@ -90,7 +90,7 @@ class AdminRequests:
             answer = ms.OperateInfo(
                 request=message.request,
                 log_level=log.level(),
-                is_held=self._broker.is_held,
+                is_paused=self._broker.is_paused,
                 log=log.last_lines(message.log_lines, message.log_level, message.log_text),
                 disks=disks,
                 retention=retention,

@@ -308,7 +308,7 @@ class ClientEndpoint:
 
 def _is_read(message: ms.ToServer) -> bool:
     """Return whether a request leaves the broker and the database unchanged."""
-    return isinstance(message, _READS) or (isinstance(message, ms.Operate) and message.is_held is None)
+    return isinstance(message, _READS) or (isinstance(message, ms.Operate) and message.is_paused is None)
 
 
 def _request_of(frames: Sequence[Buffer]) -> int:

@@ -42,7 +42,7 @@ from subtitled.core.events import (
     Event,
     JobArrived,
     JobMoved,
-    QueueChanged,
+    PriorityChanged,
     RetryRequested,
     TranslationRequested,
 )
@@ -265,7 +265,7 @@ class RequestHandlers:
     def _submit(self, message: ms.Submit, peer: Peer) -> None:
         if self._broker.is_draining:
             raise RefusedError("DRAINING", "the server is stopping; submit again after its restart")
-        if self._broker.is_paused:
+        if self._broker.is_disk_full:
             raise RefusedError(
                 "NO_SPACE", "the server's disk is full (state.reserve_mb); submit again when it has space"
             )
@@ -389,7 +389,7 @@ class RequestHandlers:
         other = message.before or message.after
         if not other:
             priority = job.priority if message.priority is None else message.priority
-            self._dispatch(QueueChanged(job=job.id, priority=priority))
+            self._dispatch(PriorityChanged(job=job.id, priority=priority))
             return
         both = (job, self.find(other, peer).job)
         if other == job.id or any(one.state is not JobState.QUEUED for one in both):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from subtitled.api.peer import RefusedError
 from subtitled.config.schema import UploadsConfig
 from subtitled.core.records import Job
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files.filesystem import free_bytes, free_inodes
 from subtitled.runtime.background import BackgroundPool
 
@@ -143,7 +143,7 @@ class UploadStore:
                 if now_ms - ended_ms >= keep_ms:
                     self.discard(job)
         if self._done:
-            with contextlib.suppress(SpoolError):
+            with contextlib.suppress(FileWriteError):
                 # Twice the reserve: below the reserve all new work stops.
                 done_bytes = sum(self._bytes[job] for job in self._done)
                 self._evict_bytes(min(2 * self._reserve_bytes - self._free_bytes(), done_bytes))
@@ -182,11 +182,11 @@ class UploadStore:
             wanted -= UPLOAD_INODES
 
     def _free_bytes(self) -> int:
-        """Return the free bytes on the disk, counting files that are being deleted; raises SpoolError."""
+        """Return the free bytes on the disk, counting files that are being deleted; raises FileWriteError."""
         return free_bytes(self._folder) + sum(self._deleting.values())
 
     def _missing_inodes(self) -> int:
-        """Return how many inodes are missing for one more upload, 0 or less for none; raises SpoolError."""
+        """Return how many inodes are missing for one more upload, 0 or less for none; raises FileWriteError."""
         free = free_inodes(self._folder)
         if free is None:
             return 0
@@ -198,7 +198,7 @@ class UploadStore:
         try:
             self._evict_inodes(self._missing_inodes())
             missing = self._missing_inodes()
-        except SpoolError as error:
+        except FileWriteError as error:
             raise RefusedError("NO_SPACE", str(error)) from error
         if missing > 0:
             raise RefusedError(
@@ -226,7 +226,7 @@ class UploadStore:
             announced = sum(self._bytes[job] - received for job, received in self._received.items())
             self._evict_bytes(self._reserve_bytes + announced + more - self._free_bytes())
             free = self._free_bytes()
-        except SpoolError as error:
+        except FileWriteError as error:
             raise RefusedError("NO_SPACE", str(error)) from error
         if free - announced - more < self._reserve_bytes:
             raise RefusedError(

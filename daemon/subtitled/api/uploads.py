@@ -23,7 +23,7 @@ from subtitled.api.upload_store import UploadStore
 from subtitled.api.upload_writer import MAX_QUEUED, ReceivedFile, UploadWriter
 from subtitled.api.validation import safe_name, size_and_hash
 from subtitled.config.schema import UploadsConfig
-from subtitled.core.events import Event, Expired, JobArrived, RetryRequested, Uploaded
+from subtitled.core.events import Event, JobArrived, RetryRequested, Uploaded, UploadExpired
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import is_there
@@ -382,7 +382,7 @@ class Uploads:
 
     def _expire(self, job: str, cause: str) -> None:
         self._metrics.uploads.labels("expired").inc()
-        self._dispatch(Expired(job=job, cause=cause))  # job_changed then deletes its file
+        self._dispatch(UploadExpired(job=job, cause=cause))  # job_changed then deletes its file
 
     @staticmethod
     def _refuse(upload: _Upload, code: str, reason: str) -> None:

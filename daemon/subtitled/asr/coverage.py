@@ -33,7 +33,7 @@ TAIL_S = 0.5
 """A phrase may end this long after the speech in it."""
 
 
-class Stretch(Struct, frozen=True):
+class TimeRange(Struct, frozen=True):
     """From `start_s` to `end_s`."""
 
     start_s: float
@@ -48,15 +48,15 @@ class UncoveredSpeech(Struct, frozen=True):
     speech_s: float
 
 
-def uncovered(
-    speech: Iterable[Stretch], covered: Iterable[Stretch], *, min_s: float
+def uncovered_speech(
+    speech: Iterable[TimeRange], covered: Iterable[TimeRange], *, min_s: float
 ) -> list[UncoveredSpeech]:
     """Return the runs of `speech` (in order) that `covered` leaves out, each with at least `min_s` of speech."""
     texts = sorted(
-        (Stretch(text.start_s - SLACK_S, text.end_s + SLACK_S) for text in covered),
+        (TimeRange(text.start_s - SLACK_S, text.end_s + SLACK_S) for text in covered),
         key=lambda text: text.start_s,
     )
-    runs: list[list[Stretch]] = []
+    runs: list[list[TimeRange]] = []
     for rest in (rest for span in speech for rest in _without(span, texts)):
         is_apart = not runs or any(runs[-1][-1].end_s <= text.end_s <= rest.start_s for text in texts)
         if is_apart:
@@ -69,21 +69,21 @@ def uncovered(
     return [run for run in found if run.speech_s >= min_s]
 
 
-def _without(span: Stretch, texts: Sequence[Stretch]) -> list[Stretch]:
+def _without(span: TimeRange, texts: Sequence[TimeRange]) -> list[TimeRange]:
     """Return what is left of `span` outside `texts`, which are in order of their start."""
     left, at = [], span.start_s
     for text in texts:
         if text.end_s <= at or text.start_s >= span.end_s:
             continue
         if text.start_s > at:
-            left.append(Stretch(at, text.start_s))
+            left.append(TimeRange(at, text.start_s))
         at = max(at, text.end_s)
     if at < span.end_s:
-        left.append(Stretch(at, span.end_s))
+        left.append(TimeRange(at, span.end_s))
     return left
 
 
-def moved(texts: Sequence[Stretch], speech: Sequence[Stretch]) -> list[Stretch]:
+def moved_to_speech(texts: Sequence[TimeRange], speech: Sequence[TimeRange]) -> list[TimeRange]:
     """Return `texts` (in order); those in a pause are moved onto the speech without text beside them.
 
     The model gives such a text the time of the silence after or before its speech. It keeps its place between its neighbours
@@ -98,27 +98,27 @@ def moved(texts: Sequence[Stretch], speech: Sequence[Stretch]) -> list[Stretch]:
         last_s = min((one.start_s for one in found[at + 1 :]), default=float("inf"))
         runs = [
             run
-            for run in uncovered(speech, others, min_s=MIN_MOVED_S)
+            for run in uncovered_speech(speech, others, min_s=MIN_MOVED_S)
             if run.start_s >= first_s and run.end_s <= last_s and _distance_s(run, text) <= MAX_MOVE_S
         ]
         if runs:
             nearest = min(runs, key=lambda run: _distance_s(run, text))
             length_s = min(text.end_s - text.start_s, nearest.end_s - nearest.start_s)
-            found[at] = Stretch(nearest.start_s, nearest.start_s + length_s)
+            found[at] = TimeRange(nearest.start_s, nearest.start_s + length_s)
     return found
 
 
-def is_near_speech(text: Stretch, speech: Iterable[Stretch]) -> bool:
+def is_near_speech(text: TimeRange, speech: Iterable[TimeRange]) -> bool:
     """Return whether there is speech in a text's time, or just before or after it."""
     return any(span.start_s < text.end_s + SLACK_S and span.end_s > text.start_s - SLACK_S for span in speech)
 
 
-def _distance_s(run: UncoveredSpeech, text: Stretch) -> float:
+def _distance_s(run: UncoveredSpeech, text: TimeRange) -> float:
     return max(run.start_s - text.end_s, text.start_s - run.end_s)
 
 
-def snapped(
-    start_s: float, end_s: float, speech: Sequence[Stretch], is_loud: np.ndarray
+def snapped_to_sound(
+    start_s: float, end_s: float, speech: Sequence[TimeRange], is_loud: np.ndarray
 ) -> tuple[float, float]:
     """Return the edges of a phrase, moved to the sound of its speech where they lie in a pause; unchanged without speech.
 
@@ -150,14 +150,14 @@ def snapped(
     return start, max(start, min(end_s, end + TAIL_S))
 
 
-def around_words(phrase: Stretch, words: Stretch, speech: Iterable[Stretch]) -> tuple[float, float]:
+def trimmed_to_words(phrase: TimeRange, words: TimeRange, speech: Iterable[TimeRange]) -> tuple[float, float]:
     """Return the edges of a phrase without speech before its first word or after its last one.
 
     The model may give a phrase the time of speech that it leaves out, such as that in another language. `words`: from the first
     word to the last, as they are aligned, which is inexact: less than MIN_UNSPOKEN_S of speech stays.
     """
     inside = [
-        Stretch(max(span.start_s, phrase.start_s), min(span.end_s, phrase.end_s))
+        TimeRange(max(span.start_s, phrase.start_s), min(span.end_s, phrase.end_s))
         for span in speech
         if span.end_s > phrase.start_s and span.start_s < phrase.end_s
     ]
@@ -183,7 +183,7 @@ def _start_of_sound(is_loud: np.ndarray, frame: int) -> int:
     return int(silent[-1]) + 1 if len(silent) else 0
 
 
-def loud_frames(features: np.ndarray, speech: Iterable[Stretch]) -> np.ndarray:
+def loud_frames(features: np.ndarray, speech: Iterable[TimeRange]) -> np.ndarray:
     """Return the frames with sound, bool (frames,): at most 20 dB below the speech.
 
     `features`: Whisper's log-mel, float32 (n_mels, frames), in which 10 dB are 0.25.

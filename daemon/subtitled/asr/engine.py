@@ -23,20 +23,20 @@ from subtitled.asr.coverage import (
     MIN_DECODED_AGAIN_S,
     MIN_REPORTED_S,
     SLACK_S,
-    Stretch,
-    around_words,
+    TimeRange,
     is_near_speech,
     loud_frames,
-    moved,
-    snapped,
-    uncovered,
+    moved_to_speech,
+    snapped_to_sound,
+    trimmed_to_words,
+    uncovered_speech,
 )
 from subtitled.asr.fallback import (
     DecodedWindow,
     DecodingAttempt,
     decode_again,
     decode_first,
-    measured,
+    scored_attempt,
     spelling,
 )
 from subtitled.asr.faster_whisper_compat import batch_of, generate, is_out_of_memory, on_host, options_of
@@ -104,7 +104,7 @@ class _Segment(Struct):
     request: PromptRequest
     features: np.ndarray
     """float32 (n_mels, frames), 100 frames a second."""
-    speech: tuple[Stretch, ...]
+    speech: tuple[TimeRange, ...]
     seams_s: tuple[float, ...]
     language: str | None
     """The language of most of it; None until it is detected."""
@@ -140,8 +140,8 @@ class _Window(Struct, frozen=True):
         return WINDOW_FRAMES if is_whole else min(WINDOW_FRAMES, -(-frames // SIZE_FRAMES) * SIZE_FRAMES)
 
     @property
-    def stretch(self) -> Stretch:
-        return Stretch(self.start / FRAMES_PER_SECOND, self.end / FRAMES_PER_SECOND)
+    def stretch(self) -> TimeRange:
+        return TimeRange(self.start / FRAMES_PER_SECOND, self.end / FRAMES_PER_SECOND)
 
 
 class _DoubtfulWindow(Struct, frozen=True):
@@ -222,7 +222,7 @@ class Engine:
                 request=request,
                 features=array,
                 speech=tuple(
-                    Stretch(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in sound.speech
+                    TimeRange(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE) for span in sound.speech
                 ),
                 seams_s=tuple(seam / SAMPLE_RATE for seam in sound.seams),
                 language=None if request.language == MIXED else request.language,
@@ -420,7 +420,7 @@ class Engine:
         parts = parts_by_pauses(segment.speech)
         detected: list[list[tuple[str, float]]] = []
 
-        def detect(batch: list[list[Stretch]]) -> list[list[tuple[str, float]]]:
+        def detect(batch: list[list[TimeRange]]) -> list[list[tuple[str, float]]]:
             arrays = [
                 _padded(
                     segment.features[:, _frame(part[0].start_s - LEAD_S) : _frame(part[-1].end_s + LEAD_S)]
@@ -461,7 +461,9 @@ class Engine:
             prompt = self._prompts.prompt(segment.request, language, is_first=False)
             tokenizer = self._prompts.tokenizer(segment.request, language)
             results = generate(self.model, encoded, [prompt] * len(parts), options, seconds=seconds)
-            logprobs[language] = [measured(result, tokenizer, options, 0.0).logprob for result in results]
+            logprobs[language] = [
+                scored_attempt(result, tokenizer, options, 0.0).logprob for result in results
+            ]
         return most_certain(parts, candidates, logprobs)
 
     def _read(self, window: _Window, decoded: DecodedWindow, options: TranscriptionOptions) -> _Raw:
@@ -537,7 +539,7 @@ class Engine:
             return following
         inside = _inside(window)
         is_announced = len(raw.taken.tokens) > 1 and min(raw.taken.tokens[-2:]) >= tokenizer.timestamp_begin
-        for run in uncovered(inside, _covered(segment), min_s=MIN_ANNOUNCED_S):
+        for run in uncovered_speech(inside, _covered(segment), min_s=MIN_ANNOUNCED_S):
             if run.speech_s < MIN_DECODED_AGAIN_S and not (is_announced and run.end_s >= inside[-1].end_s):
                 continue
             # Where a phrase ended just before, the timestamp of its end is the best place to go on from.
@@ -574,11 +576,11 @@ def _without(windows: list[W], done: list[W]) -> list[W]:
     return [window for window in windows if id(window) not in decoded]
 
 
-def _inside(window: _Window) -> list[Stretch]:
+def _inside(window: _Window) -> list[TimeRange]:
     """Return the speech in a window."""
     first_s, last_s = window.stretch.start_s, window.stretch.end_s
     return [
-        Stretch(max(span.start_s, first_s), min(span.end_s, last_s))
+        TimeRange(max(span.start_s, first_s), min(span.end_s, last_s))
         for span in window.segment.speech
         if span.start_s < last_s and span.end_s > first_s
     ]
@@ -606,11 +608,11 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]
         text = tokenizer.decode(part["tokens"])
         if part["start"] == part["end"] or not text.strip():
             continue
-        start_s, end_s = snapped(part["start"], part["end"], segment.speech, is_loud)
+        start_s, end_s = snapped_to_sound(part["start"], part["end"], segment.speech, is_loud)
         timed = part.get("words", ())
         if timed:
-            start_s, end_s = around_words(
-                Stretch(start_s, end_s), Stretch(timed[0]["start"], timed[-1]["end"]), segment.speech
+            start_s, end_s = trimmed_to_words(
+                TimeRange(start_s, end_s), TimeRange(timed[0]["start"], timed[-1]["end"]), segment.speech
             )
         if timed and timed[0]["start"] - start_s <= FIRST_WORD_LATE_S:
             # The sound begins with the phrase: the alignment is late.
@@ -642,7 +644,7 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]
 def _move_onto_speech(segment: _Segment) -> None:
     """Move phrases in pauses onto the speech without text beside them; mark the others there as text without sound."""
     is_loud = loud_frames(segment.features, segment.speech)
-    places = moved(_covered(segment), segment.speech)
+    places = moved_to_speech(_covered(segment), segment.speech)
     for at, (phrase, place) in enumerate(zip(segment.phrases, places, strict=True)):
         if not is_near_speech(place, segment.speech):
             has_sound = is_loud[round(place.start_s * 100) : round(place.end_s * 100)].any()
@@ -694,12 +696,12 @@ def _letters(text: str) -> str:
     return "".join(char for char in text.casefold() if char.isalnum())
 
 
-def _covered(segment: _Segment) -> list[Stretch]:
-    return [Stretch(phrase.start_ms / 1000, phrase.end_ms / 1000) for phrase in segment.phrases]
+def _covered(segment: _Segment) -> list[TimeRange]:
+    return [TimeRange(phrase.start_ms / 1000, phrase.end_ms / 1000) for phrase in segment.phrases]
 
 
 def _result(segment: _Segment) -> SegmentResult:
-    unheard = uncovered(segment.speech, _covered(segment), min_s=MIN_REPORTED_S)
+    unheard = uncovered_speech(segment.speech, _covered(segment), min_s=MIN_REPORTED_S)
     return SegmentResult(
         phrases=tuple(segment.phrases),
         language=segment.language or "",

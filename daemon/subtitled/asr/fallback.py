@@ -59,7 +59,7 @@ class DecodingAttempt(Struct, frozen=True):
         return self.result.no_speech_prob > options.no_speech_threshold and not is_sure
 
 
-def measured(
+def scored_attempt(
     result: Any, tokenizer: Tokenizer, options: TranscriptionOptions, temperature: float
 ) -> DecodingAttempt:
     """Return a result of CTranslate2 with its measures."""
@@ -122,7 +122,7 @@ def decode_first(
     seconds = max(window.seconds for window in windows)
     results = generate(model, encoded, prompts, options, seconds=seconds)
     for window, result in zip(windows, results, strict=True):
-        window.attempts.append(measured(result, window.tokenizer, options, 0.0))
+        window.attempts.append(scored_attempt(result, window.tokenizer, options, 0.0))
 
 
 def decode_again(
@@ -161,7 +161,7 @@ def decode_again(
             window.decisions.append(
                 DecodingDecision(verdict=DecisionKind.FALLBACK, cause=cause, temperature=temperature)
             )
-            window.add(measured(result, window.tokenizer, options, temperature), cause)
+            window.add(scored_attempt(result, window.tokenizer, options, temperature), cause)
 
 
 def _seed(window: DecodedWindow) -> int:

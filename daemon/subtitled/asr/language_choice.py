@@ -14,7 +14,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.asr.coverage import Stretch
+from subtitled.asr.coverage import TimeRange
 
 UNCERTAIN = 0.5
 """A language detected with a lower probability is checked by decoding."""
@@ -64,9 +64,9 @@ class LanguageRun(Struct, frozen=True):
     probability: float
 
 
-def parts_by_pauses(speech: Sequence[Stretch]) -> list[list[Stretch]]:
+def parts_by_pauses(speech: Sequence[TimeRange]) -> list[list[TimeRange]]:
     """Return `speech` (in order) in parts of at least MIN_PART_S, divided at pauses; the last one may be half as long."""
-    parts: list[list[Stretch]] = []
+    parts: list[list[TimeRange]] = []
     for span in speech:
         if not parts or (
             _length_s(parts[-1]) >= MIN_PART_S and span.start_s - parts[-1][-1].end_s >= MIN_PAUSE_S
@@ -80,7 +80,7 @@ def parts_by_pauses(speech: Sequence[Stretch]) -> list[list[Stretch]]:
 
 
 def language_runs(
-    parts: Sequence[Sequence[Stretch]], detected: Sequence[Sequence[tuple[str, float]]], end_s: float
+    parts: Sequence[Sequence[TimeRange]], detected: Sequence[Sequence[tuple[str, float]]], end_s: float
 ) -> list[LanguageRun]:
     """Return the runs of one language in a segment of `end_s`, which meet in the middle of a pause.
 
@@ -106,5 +106,5 @@ def language_runs(
     return runs
 
 
-def _length_s(part: Sequence[Stretch]) -> float:
+def _length_s(part: Sequence[TimeRange]) -> float:
     return sum(span.end_s - span.start_s for span in part)

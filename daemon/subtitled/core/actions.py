@@ -110,10 +110,10 @@ class DropTranslations(Struct, frozen=True, kw_only=True):
     """Of this language all but these."""
 
 
-class SaveHold(Struct, frozen=True):
+class SavePause(Struct, frozen=True):
     """Store whether an admin has paused the queue."""
 
-    is_held: bool
+    is_paused: bool
 
 
 class SaveWorker(Struct, frozen=True, kw_only=True):
@@ -127,14 +127,14 @@ class SaveWorker(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-class Spawn(Struct, frozen=True, kw_only=True):
+class SpawnWorker(Struct, frozen=True, kw_only=True):
     """Start a process in a slot."""
 
     slot: str
     incarnation: int
 
 
-class Kill(Struct, frozen=True, kw_only=True):
+class KillWorker(Struct, frozen=True, kw_only=True):
     """SIGKILL a worker's process."""
 
     worker: str
@@ -175,13 +175,13 @@ class DropPcm(Struct, frozen=True):
 
 
 class WriteOutputs(Struct, frozen=True):
-    """Write a job's subtitles, then archive its source; ends in Written or WriteFailed."""
+    """Write a job's subtitles, then archive its source; ends in OutputsWritten or WriteFailed."""
 
     job: Job
 
 
 class WriteFailure(Struct, frozen=True):
-    """Write a failed job's partial subtitles and its error text, then archive its source; ends in Closed."""
+    """Write a failed job's partial subtitles and its error text, then archive its source; ends in FailureWritten."""
 
     job: Job
 
@@ -242,11 +242,11 @@ Save = (
     | SaveText
     | DropTranslations
     | SaveWorker
-    | SaveHold
+    | SavePause
 )
 Do = (
-    Spawn
-    | Kill
+    SpawnWorker
+    | KillWorker
     | SendPrepare
     | SendLease
     | SendMessage

@@ -1,6 +1,6 @@
 """The scheduler: events in, actions out.
 
-    file ─► SendPrepare ─► Prepared… ─► [ready queue] ─► SendLease ─► Transcribed ─► WriteOutputs ─► Written
+    file ─► SendPrepare ─► Prepared… ─► [ready queue] ─► SendLease ─► Transcribed ─► WriteOutputs ─► OutputsWritten
 
 The broker reads no clock and touches no socket, file or thread: `handle(events, now)` returns actions; `tick(now)` returns
 the actions that time requires, and when to call it next. State that must survive is among the actions as `Save…`; the
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.actions import Action, SaveHold, WriteFailure, WriteOutputs
+from subtitled.core.actions import Action, SavePause, WriteFailure, WriteOutputs
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
@@ -64,9 +64,9 @@ class Broker:
         self.plan_settings = plan_settings or PlanSettings()
         """The present settings for planning; a job keeps those of its first plan."""
         self.is_draining = False
-        self.is_paused = False
+        self.is_disk_full = False
         """No more files are started: there is no disk space for their results."""
-        self.is_held = False
+        self.is_paused = False
         """An admin has paused the queue: nothing more is started, what is running ends."""
         self.window_samples: int | None = None
         """What the model sees at once; known when the first transcribe worker is ready."""
@@ -110,10 +110,10 @@ class Broker:
         return actions, min(self.worker_table.next_deadline(), wake_at)
 
     def restore(
-        self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float, *, is_held: bool = False
+        self, jobs: Iterable[tuple[Job, tuple[ev.SegmentRow, ...]]], now: float, *, is_paused: bool = False
     ) -> list[Action]:
-        """Load the stored jobs after a restart; no worker is alive, no PCM is in memory. `is_held`: the queue is paused."""
-        self.is_held = is_held
+        """Load the stored jobs after a restart; no worker is alive, no PCM is in memory. `is_paused`: the queue is paused."""
+        self.is_paused = is_paused
         for job, rows in jobs:
             self.live_jobs.load_job(job, rows if job.state is not JobState.TRANSLATING else ())
             for segment in self.live_jobs.segments_in(job.id, SegmentState.LEASED):
@@ -150,13 +150,13 @@ class Broker:
         self.prepare_dispatch.start_stop_timers(now)
         self.lease_dispatch.abandon_unneeded(now)
         if not self.is_draining:
-            if self.window_samples is not None and not (self.is_paused or self.is_held):
+            if self.window_samples is not None and not (self.is_disk_full or self.is_paused):
                 settings = replace(self.plan_settings, window_samples=self.window_samples)
                 for job in self.prepare_dispatch.assign(settings, now):
                     self.lifecycle.advance(job)
                 while (stopped := self.prepare_dispatch.preempt(settings, now)) is not None:
                     self.worker_loss.requeue_file(stopped, "", is_blamed=False)
-            self.lease_dispatch.assign(now, is_held=self.is_held)
+            self.lease_dispatch.assign(now, is_paused=self.is_paused)
             self._fail_jobs_without_model(now)
             self.prepare_dispatch.grant_credit()
         out = list(self._out)
@@ -185,17 +185,17 @@ class Broker:
                 self.prepare_dispatch.enqueue(
                     self.live_jobs.move_job(job, JobEvent.UPLOADED, read=None, **changes)
                 )
-            case ev.QueueChanged():
+            case ev.PriorityChanged():
                 self._on_queue_changed(event)
             case ev.JobMoved():
                 self._on_job_moved(event)
-            case ev.HoldRequested(is_held=is_held):
-                if is_held is not self.is_held:
-                    self.is_held = is_held
-                    self._out.append(SaveHold(is_held))
+            case ev.PauseRequested(is_paused=is_paused):
+                if is_paused is not self.is_paused:
+                    self.is_paused = is_paused
+                    self._out.append(SavePause(is_paused))
             case ev.ModelRequested(model=name, workers=workers):
                 self.placement.request(name, workers)
-            case ev.Expired(job=name, cause=cause):
+            case ev.UploadExpired(job=name, cause=cause):
                 self.live_jobs.move_job(self.live_jobs.job(name), JobEvent.EXPIRED, cause=cause)
                 self.lifecycle.forget(name)
             case ev.DownloadFailed(job=name, cause=cause):
@@ -218,11 +218,11 @@ class Broker:
                 self._on_message(identity, message, now)
             case ev.WorkerExited():
                 self._on_exited(event, now)
-            case ev.Written(job=name, location=location, unheard=unheard):
+            case ev.OutputsWritten(job=name, location=location, unheard=unheard):
                 self.lifecycle.written(name, location, unheard)
             case ev.WriteFailed(job=name, cause=cause):
                 self.lifecycle.fail(self.live_jobs.job(name), JobEvent.WRITE_FAILED, cause)
-            case ev.Closed(job=name, location=location):
+            case ev.FailureWritten(job=name, location=location):
                 self.live_jobs.change_job(self.live_jobs.job(name), location=location, is_closed=True)
                 self.lifecycle.forget(name)
             case ev.TranslationRequested():
@@ -245,8 +245,8 @@ class Broker:
             case ev.ModelsChanged(models=models):
                 self.placement.configure(models)
                 self.prepare_dispatch.release_models()
-            case ev.SpaceChanged(is_enough=is_enough):
-                self.is_paused = not is_enough
+            case ev.DiskSpaceChanged(is_enough=is_enough):
+                self.is_disk_full = not is_enough
             case ev.DrainRequested():
                 self.is_draining = True
                 for worker in list(self.worker_table.workers.values()):
@@ -503,7 +503,7 @@ class Broker:
                     elif job.state in {JobState.PREPARING, JobState.TRANSCRIBING}:
                         self.lifecycle.fail(job, JobEvent.REJECTED, cause)
 
-    def _on_queue_changed(self, event: ev.QueueChanged) -> None:
+    def _on_queue_changed(self, event: ev.PriorityChanged) -> None:
         live = self.live_jobs.jobs.get(event.job)
         if live is None or live.job.state not in JOB_LIVE:
             return

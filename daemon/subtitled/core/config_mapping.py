@@ -45,7 +45,7 @@ def merge(old: Config, new: Config) -> tuple[Config, list[str]]:
     return merged, kept
 
 
-def space_of(config: Config) -> tuple[list[str], int]:
+def disk_reserve_of(config: Config) -> tuple[list[str], int]:
     """Return the folders that results are written to, and the bytes to keep free there."""
     outputs = [inbox.path if inbox.output == "beside" else inbox.output for inbox in config.inbox]
     return [config.state.dir, *outputs], config.state.reserve_mb * 2**20

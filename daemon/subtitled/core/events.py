@@ -29,7 +29,7 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     """The path of a downloaded file, whose name was not known before; None: unchanged."""
 
 
-class QueueChanged(Struct, frozen=True, kw_only=True):
+class PriorityChanged(Struct, frozen=True, kw_only=True):
     """A client changed the priority of a job that has not ended."""
 
     job: str
@@ -44,10 +44,10 @@ class JobMoved(Struct, frozen=True, kw_only=True):
     is_after: bool = False
 
 
-class HoldRequested(Struct, frozen=True):
+class PauseRequested(Struct, frozen=True):
     """An admin pauses or resumes the queue: while it is paused, nothing more is started."""
 
-    is_held: bool
+    is_paused: bool
 
 
 class ModelRequested(Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class ModelRequested(Struct, frozen=True, kw_only=True):
     """Workers that load it and keep it; 0: all workers unload it."""
 
 
-class Expired(Struct, frozen=True, kw_only=True):
+class UploadExpired(Struct, frozen=True, kw_only=True):
     """A job's upload was given up."""
 
     job: str
@@ -132,7 +132,7 @@ class WorkerExited(Struct, frozen=True, kw_only=True):
     """The segments that it was working on may be the cause; False after an invalid message."""
 
 
-class Written(Struct, frozen=True):
+class OutputsWritten(Struct, frozen=True):
     """A job's output files are written."""
 
     job: str
@@ -149,7 +149,7 @@ class WriteFailed(Struct, frozen=True):
     cause: str
 
 
-class Closed(Struct, frozen=True):
+class FailureWritten(Struct, frozen=True):
     """A failed job's files are written."""
 
     job: str
@@ -244,7 +244,7 @@ class ModelsChanged(Struct, frozen=True):
     models: tuple[ModelSpec, ...]
 
 
-class SpaceChanged(Struct, frozen=True):
+class DiskSpaceChanged(Struct, frozen=True):
     """There is, or is no longer, enough disk space for the results of more files."""
 
     is_enough: bool
@@ -257,7 +257,7 @@ class DrainRequested(Struct, frozen=True):
 Event = (
     JobArrived
     | Uploaded
-    | Expired
+    | UploadExpired
     | DownloadFailed
     | SlotAdded
     | SlotRemoved
@@ -266,13 +266,13 @@ Event = (
     | LinkMeasured
     | MessageReceived
     | WorkerExited
-    | QueueChanged
+    | PriorityChanged
     | JobMoved
-    | HoldRequested
+    | PauseRequested
     | ModelRequested
-    | Written
+    | OutputsWritten
     | WriteFailed
-    | Closed
+    | FailureWritten
     | TranslationRequested
     | TranslationsPlanned
     | TranslationsWritten
@@ -281,6 +281,6 @@ Event = (
     | CancelRequested
     | RetryRequested
     | ModelsChanged
-    | SpaceChanged
+    | DiskSpaceChanged
     | DrainRequested
 )

@@ -117,24 +117,24 @@ class LeaseDispatch:
         leases = (self.leases[lease_id] for lease_id in worker.leases)
         return any(lease.is_abandoned and now >= lease.due_at for lease in leases)
 
-    def assign(self, now: float, *, is_held: bool = False) -> None:
-        """Lease the ready segments to workers that may hold a lease; `is_held`: models are loaded, no segment is leased."""
-        self._free_models(is_held=is_held)
+    def assign(self, now: float, *, is_paused: bool = False) -> None:
+        """Lease the ready segments to workers that may hold a lease; `is_paused`: models are loaded, no segment is leased."""
+        self._free_models(is_paused=is_paused)
         for identity, name, is_kept in self.placement.pin_changes():
             self._out.append(SendMessage(identity, KeepModel(model=name, is_kept=is_kept)))
         if not self.ready and not self.placement.has_preloads:
             self.placement.wake_at = NEVER
             return
-        for load in self.placement.plan(now, is_held=is_held):
+        for load in self.placement.plan(now, is_paused=is_paused):
             self._lease_with_load(load, now)
-        if is_held:
+        if is_paused:
             return
         for model in self.ready.waiting():
             self.sizing(model).compare_speeds(now)
         while any(self._assign_one(model, now) for model in self.ready.waiting()):
             pass
 
-    def _free_models(self, *, is_held: bool) -> None:
+    def _free_models(self, *, is_paused: bool) -> None:
         """Have models unloaded that an admin has unloaded, once neither a lease nor a segment that may be leased needs them."""
         for identity, names in list(self.placement.to_unload.items()):
             worker = self._worker_table.current(identity)
@@ -142,7 +142,7 @@ class LeaseDispatch:
                 del self.placement.to_unload[identity]
                 continue
             needed = {self.leases[lease_id].model for lease_id in worker.leases}
-            if not is_held:
+            if not is_paused:
                 needed |= self.ready.waiting().keys()
             for name in sorted(names - needed):
                 if worker.has_in_memory(name):

@@ -123,7 +123,7 @@ class ModelPlacement:
         """A model was to be kept at some time, by configuration or by an admin; until then there is nothing to compare."""
         self._pinned_stale: list[tuple[str, str]] = []
         """Workers, by identity, that keep a model of an earlier configuration, and its name."""
-        self._is_held = False
+        self._is_paused = False
         """No segment was leased at the last `plan`: the queue was paused."""
         self._unneeded: set[str] = set()
         """Models that an admin has unloaded, and that no segment has needed since."""
@@ -307,20 +307,20 @@ class ModelPlacement:
 
     # -- decisions -------------------------------------------------------------------------------------------
 
-    def plan(self, now: float, *, is_held: bool = False) -> list[ModelLoad]:
+    def plan(self, now: float, *, is_paused: bool = False) -> list[ModelLoad]:
         """Return the models to load now, each on another idle worker; reserves busy workers for later.
 
-        `is_held`: only those that are to be kept without waiting segments.
+        `is_paused`: only those that are to be kept without waiting segments.
         """
         self.wake_at = NEVER
-        self._is_held = is_held
+        self._is_paused = is_paused
         waiting = {
             name: count
             for name, count in self._ready.waiting().items()
             if name in self.specs and self.specs[name].is_present and not self.specs[name].endpoint_slot
         }
         kept = (DEFAULT_MODEL, *waiting)
-        if is_held:
+        if is_paused:
             waiting = {}
         loads = list(self._due_reservations(waiting, kept, now))
         taken = {load.slot for load in loads}
@@ -411,7 +411,7 @@ class ModelPlacement:
         if not self.is_preload_missing(name):
             return ""
         spec, waiting = self.specs[name], self._ready.waiting()
-        kept = (DEFAULT_MODEL, *waiting) if self._is_held or name not in waiting else ()
+        kept = (DEFAULT_MODEL, *waiting) if self._is_paused or name not in waiting else ()
         if name in self._requested and not any(
             worker.state in AT_WORK and spec.may_be_on(worker.slot)
             for worker in self._worker_table.of(Role.TRANSCRIBE)

@@ -73,7 +73,7 @@ class PrepareDispatch:
             self._unread.discard(_unread_entry(before))
             self.enqueue(job)
 
-    def hold(self, job: Job, suspicion: str = "", *, is_missing: bool = False) -> None:
+    def hold_folder(self, job: Job, suspicion: str = "", *, is_missing: bool = False) -> None:
         """Start no file of this job's folder until the folder answers; `suspicion`, `is_missing`: see CheckFile."""
         folder = _folder_of(job)
         if folder not in self._held:
@@ -81,7 +81,7 @@ class PrepareDispatch:
             self._check_of[folder] = job.id
             self._out.append(CheckFile(job=job, folder=folder, suspicion=suspicion, is_missing=is_missing))
 
-    def is_held(self, job: Job) -> bool:
+    def is_folder_held(self, job: Job) -> bool:
         """Return whether the folder of a job's file may not answer."""
         return _folder_of(job) in self._held
 

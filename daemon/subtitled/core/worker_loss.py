@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, Kill
+from subtitled.core.actions import Action, KillWorker
 from subtitled.core.events import FileChecked
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
@@ -43,7 +43,7 @@ class WorkerLoss:
         answers.
         """
         if self._worker_table.is_stalled(worker, now) and worker.feed is not None:
-            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job), cause)
+            self._prepare_dispatch.hold_folder(self._live_jobs.job(worker.feed.job), cause)
         is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
         is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
         if is_late:
@@ -53,7 +53,7 @@ class WorkerLoss:
         lost = self._worker_table.move(
             worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None
         )
-        self._out.append(Kill(worker=lost.identity, cause=cause))
+        self._out.append(KillWorker(worker=lost.identity, cause=cause))
 
     def exited(
         self, worker: Worker, *, is_fatal: bool, cause: str, now: float, is_blamed: bool = True
@@ -77,7 +77,7 @@ class WorkerLoss:
         if worker.state in {WorkerState.STOPPED, WorkerState.BROKEN}:
             return worker
         if worker.state is not WorkerState.LOST:
-            self._out.append(Kill(worker=worker.identity, cause=REJOINED))
+            self._out.append(KillWorker(worker=worker.identity, cause=REJOINED))
         if not is_alive:
             return self.exited(worker, is_fatal=False, cause=REJOINED, now=now)
         self.release(worker, REJOINED, now, is_blamed=False)
@@ -101,8 +101,8 @@ class WorkerLoss:
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])
         if feed is not None:
             job = self._live_jobs.job(feed.job)
-            is_held = self._prepare_dispatch.is_held(job)
-            self.requeue_file(job, cause, is_blamed=is_blamed and not is_held)
+            is_folder_held = self._prepare_dispatch.is_folder_held(job)
+            self.requeue_file(job, cause, is_blamed=is_blamed and not is_folder_held)
         self._lifecycle.advance_all(jobs)
         return blamed
 
@@ -127,7 +127,7 @@ class WorkerLoss:
         """
         self._prepare_dispatch.finish(worker)
         self._worker_table.succeeded(worker.identity)
-        self._prepare_dispatch.hold(job, cause, is_missing=is_missing)
+        self._prepare_dispatch.hold_folder(job, cause, is_missing=is_missing)
         self.requeue_file(job, cause, is_blamed=False)
 
     def file_checked(self, job: Job | None, event: FileChecked) -> None:
@@ -142,7 +142,7 @@ class WorkerLoss:
     def leave(self, worker: Worker, now: float, cause: str) -> None:
         """Drain a worker that leaves; a prepare worker does so when it cannot read its file's folder."""
         if worker.feed is not None and not worker.feed.is_abandoned:
-            self._prepare_dispatch.hold(self._live_jobs.job(worker.feed.job))
+            self._prepare_dispatch.hold_folder(self._live_jobs.job(worker.feed.job))
         self.drain(worker, now, cause)
 
     def drain(self, worker: Worker, now: float, cause: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from subtitled.core.actions import Action, Kill, SaveWorker, SendMessage, Spawn
+from subtitled.core.actions import Action, KillWorker, SaveWorker, SendMessage, SpawnWorker
 from subtitled.core.policy import Policy, backoff, recent
 from subtitled.core.protocol import Drain
 from subtitled.core.records import Role, Worker
@@ -46,7 +46,7 @@ class WorkerTable:
             seen_at=now,
             due_at=now + self.policy.start_timeout_s,
         )
-        self.out.append(Spawn(slot=slot, incarnation=self.workers[slot].incarnation))
+        self.out.append(SpawnWorker(slot=slot, incarnation=self.workers[slot].incarnation))
 
     def join(self, slot: str, now: float) -> Worker:
         """Add a slot for a worker on another host; the slot's last worker must be gone.
@@ -183,7 +183,7 @@ class WorkerTable:
             cause=cause if is_alive else worker.cause,
         )
         if is_starting:  # it reads no messages yet
-            self.out.append(Kill(worker=moved.identity, cause=cause))
+            self.out.append(KillWorker(worker=moved.identity, cause=cause))
         elif is_alive and not (worker.is_remote and worker.leases):
             self.out.append(SendMessage(moved.identity, Drain()))
 
@@ -266,7 +266,7 @@ class WorkerTable:
             seen_at=now,
             due_at=now + self.policy.start_timeout_s,
         )
-        self.out.append(Spawn(slot=moved.slot, incarnation=moved.incarnation))
+        self.out.append(SpawnWorker(slot=moved.slot, incarnation=moved.incarnation))
 
     def next_deadline(self) -> float:
         """Return when the next time limit ends; infinity if there is none."""

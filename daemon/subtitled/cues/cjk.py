@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import budoux
 
-from subtitled.cues.text import may_break_between, units, weight
+from subtitled.cues.text import may_break_between, time_weight, units
 from subtitled.cues.text_width import width
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _without_split_tokens(text: str, pieces: Iterable[str], timed: Sequence[int]
     """Yield `text` split as `pieces` are, but around a timed word wherever a piece ends inside it."""
     edges = [0, *accumulate(timed)]
     ends: set[int] = set()
-    for end in accumulate(weight(piece) for piece in pieces):
+    for end in accumulate(time_weight(piece) for piece in pieces):
         at = bisect_left(edges, end)
         is_inside = at < len(edges) and edges[at] != end and edges[at] - edges[at - 1] <= _WORD_COLUMNS
         ends.update(edges[at - 1 : at + 1] if is_inside else [end])
@@ -54,7 +54,7 @@ def _without_split_tokens(text: str, pieces: Iterable[str], timed: Sequence[int]
         if is_end and (char.isspace() or (width(char) and may_break_between(text[at - 1], char))):
             yield text[start:at]
             start = at
-        before += weight(char)
+        before += time_weight(char)
     yield text[start:]
 
 

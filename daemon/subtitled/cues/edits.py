@@ -17,7 +17,7 @@ from subtitle.messages import EditedCue
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, fast_cues
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import clean, units, weight
+from subtitled.cues.text import clean, time_weight, units
 from subtitled.cues.text_formats import one_line
 from subtitled.cues.transcript import SegmentTranscript, Transcript, TranscriptEdit
 from subtitled.cues.word_alignment import AlignedCue, align_words
@@ -190,7 +190,7 @@ def _phrases(edited: Sequence[EditedCue], original: Sequence[AlignedCue]) -> Ite
 def _tokens_of(number: int, cue: AlignedCue) -> Iterator[_Token]:
     for word in cue.words:
         parts = _words(word.text)
-        shares = [0, *accumulate(map(weight, parts))]
+        shares = [0, *accumulate(map(time_weight, parts))]
         for part, (start, end) in zip(parts, pairwise(shares), strict=True):
             if word.start_ms is None or word.end_ms is None:
                 yield _Token(part, _key(part), number)
@@ -311,7 +311,7 @@ def _phrase(
     confidence = main.confidence if main and all(is_unchanged) and not cue.is_accepted else 1.0
     words: tuple[Word, ...] = ()
     if is_timed or any(time is not None for time in known):
-        times = share_times([weight(token.text) for token in tokens], known, cue.start_ms, cue.end_ms)
+        times = share_times([time_weight(token.text) for token in tokens], known, cue.start_ms, cue.end_ms)
         words = tuple(
             Word(token.text, *time, _probability(source, confidence) if kept and not cue.is_accepted else 1.0)
             for token, source, kept, time in zip(tokens, sources, is_unchanged, times, strict=True)

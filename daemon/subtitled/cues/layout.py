@@ -15,7 +15,7 @@ from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.cjk import words
 from subtitled.cues.optimizer import CueOptimizer, LayoutUnit
 from subtitled.cues.phrases import MediaPhrase, spelling
-from subtitled.cues.text import DASHES, clean, is_unspaced, slices, split_word, units, weight
+from subtitled.cues.text import DASHES, clean, is_unspaced, slices, split_word, time_weight, units
 from subtitled.cues.text_width import columns, columns_per_char
 from subtitled.cues.timing import CharTimes, SpokenInterval, cue_times
 
@@ -198,7 +198,7 @@ def _units(phrase: MediaPhrase, limits: LayoutLimits, language: str | None) -> I
     """Yield the units of one phrase, none wider than a line."""
     line = limits.max_chars * columns_per_char(language)
     clock = CharTimes(phrase.text, phrase.start_ms, phrase.end_ms, phrase.words)
-    timed = tuple(weight(word.text) for word in phrase.words)
+    timed = tuple(time_weight(word.text) for word in phrase.words)
     if len(phrase.text) > _MAX_WORDS_CHARS and line:
         pieces: tuple[str, ...] = slices(phrase.text, line)
         costs: Iterable[BreakCost] = repeat(BreakCost.PLAIN, len(pieces))
@@ -208,7 +208,7 @@ def _units(phrase: MediaPhrase, limits: LayoutLimits, language: str | None) -> I
     before = 0
     for word, cost in zip(pieces, costs, strict=True):
         for at, part in enumerate(_split_wide(word, line)):
-            until = before + weight(part)
+            until = before + time_weight(part)
             bare = part.strip()
             yield LayoutUnit(
                 text=part,

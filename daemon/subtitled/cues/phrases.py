@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, PlanPiece, Span, to_media
 from subtitled.core.transcription import Phrase, Word
-from subtitled.cues.text import units, weight
+from subtitled.cues.text import time_weight, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,14 +143,14 @@ def _nearest(word: Word, runs: tuple[tuple[int, int], ...]) -> int:
 
 def _shared_by_time(text: str, bounds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
     """Yield the units of `text`, each with the index of the run that contains its middle in even time."""
-    total = max(1, weight(text))
+    total = max(1, time_weight(text))
     before = index = 0
     for unit in units(text):
-        middle = (2 * before + weight(unit)) * (bounds[-1] - bounds[0])
+        middle = (2 * before + time_weight(unit)) * (bounds[-1] - bounds[0])
         while index < len(bounds) - 2 and middle >= 2 * total * (bounds[index + 1] - bounds[0]):
             index += 1
         yield unit, index
-        before += weight(unit)
+        before += time_weight(unit)
 
 
 def _placed(phrase: Phrase, part: _Part, plan: Plan, offset_samples: int) -> MediaPhrase:

@@ -20,12 +20,12 @@ _DIGRAPHS = frozenset({"ch", "ck", "ph", "sh", "th", "qu"})
 _SPLIT_AFTER = "-–—/_"  # noqa: RUF001 - dashes are meant
 
 
-def weight(text: str) -> int:
+def time_weight(text: str) -> int:
     """Return the columns of `text` without whitespace, its share of a phrase's time. Weights of parts add up."""
     return sum(width(char) for char in text if not char.isspace())
 
 
-def is_negative(text: str) -> bool:
+def begins_with_negative_number(text: str) -> bool:
     """Return whether a text begins with a negative number: a minus with a digit right after it."""
     return text[:1] in {"-", "–"} and text[1:2].isdigit()  # noqa: RUF001 - a dash is meant
 

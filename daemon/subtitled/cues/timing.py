@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from subtitled.cues.text import weight
+from subtitled.cues.text import time_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,12 +29,12 @@ class CharTimes:
     def __init__(self, text: str, start_ms: int, end_ms: int, words: tuple[Word, ...]) -> None:
         self._start_ms = start_ms
         self._end_ms = max(start_ms, end_ms)
-        self._total = max(1, weight(text))
+        self._total = max(1, time_weight(text))
         self._starts: list[int] = []
         self._ends: list[int] = []
         for word in words:
             length_ms = max(0, word.end_ms - word.start_ms)
-            for at in range(count := weight(word.text)):
+            for at in range(count := time_weight(word.text)):
                 self._starts.append(self._clamped(word.start_ms + length_ms * at // count))
                 self._ends.append(self._clamped(word.start_ms + length_ms * (at + 1) // count))
         if self._starts and self._starts[0] - self._start_ms < _EDGE_TOLERANCE_MS:

@@ -192,10 +192,10 @@ def probe_inference(settings: InferenceProbe) -> Iterator[ProbeMessage]:
             sizes.append(loaded.memory_bytes)
             loaded.unload()
     if len(sizes) > 1 and free is not None:
-        yield room_finding(slot, sizes, free)
+        yield free_memory_finding(slot, sizes, free)
 
 
-def room_finding(slot: str, sizes: Collection[int], free: int) -> Finding:
+def free_memory_finding(slot: str, sizes: Collection[int], free: int) -> Finding:
     """Return whether all models fit into a device's free memory at once; `sizes` are the memory of each, in bytes."""
     text = f"all {len(sizes)} models need {sum(sizes) // MIB} MiB, {free // MIB} MiB are free"
     if sum(sizes) < free:

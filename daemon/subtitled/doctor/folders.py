@@ -17,7 +17,7 @@ from msgspec import structs
 
 from subtitled.config.schema import BESIDE, Config
 from subtitled.config.schema import InboxConfig as InboxSection
-from subtitled.core.config_mapping import space_of
+from subtitled.core.config_mapping import disk_reserve_of
 from subtitled.doctor.daemon_user import DaemonUser, run_as
 from subtitled.doctor.finding import Finding, fault, ok, warning
 from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
@@ -44,7 +44,7 @@ def check(config: Config, account: DaemonUser) -> Iterator[Finding]:
             config.uploads, paths=tuple(path for path in config.uploads.paths if path not in hung)
         ),
     )
-    full = [space_finding(folder, _free(folder), space_of(config)[1]) for folder in _spaces(config)]
+    full = [space_finding(folder, _free(folder), disk_reserve_of(config)[1]) for folder in _spaces(config)]
     yield from full
     # A full file system has its fault already.
     full_folders = {finding.name.removeprefix("space ") for finding in full if finding.state == "fault"}
@@ -217,7 +217,7 @@ def count_folders(top: str) -> int:
 
 
 def _spaces(config: Config) -> Iterable[str]:
-    return sorted(set(space_of(config)[0]))
+    return sorted(set(disk_reserve_of(config)[0]))
 
 
 def _free(folder: str) -> int | None:

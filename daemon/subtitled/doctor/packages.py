@@ -24,7 +24,7 @@ class ImportProbe(Struct, frozen=True, kw_only=True):
     extra: str = "daemon"
 
 
-def wanted(requirements: Iterable[str], extra: str) -> dict[str, str]:
+def required_packages(requirements: Iterable[str], extra: str) -> dict[str, str]:
     """Return the packages of an extra with their versions ("<5,>=4.5"), from the lines of a package's metadata."""
     found = {}
     for line in requirements:
@@ -34,7 +34,7 @@ def wanted(requirements: Iterable[str], extra: str) -> dict[str, str]:
     return found
 
 
-def fits(version: str, specifier: str) -> bool:
+def satisfies(version: str, specifier: str) -> bool:
     """Return whether a version matches "<5,>=4.5"; suffixes such as rc1 are ignored."""
     parts = (re.fullmatch(r"\s*([<>=]=?)\s*([0-9.]+)\s*", part) for part in specifier.split(",") if part)
     return all(_COMPARE[part[1]](_release(version), _release(part[2])) for part in parts if part)
@@ -50,7 +50,7 @@ def missing_finding(names: Collection[str], python: str) -> Finding:
 
 def version_finding(name: str, version: str, specifier: str, python: str) -> Finding | None:
     """Return the fault of an unsupported version; None if it is supported."""
-    if fits(version, specifier):
+    if satisfies(version, specifier):
         return None
     remedy = f"type: {python} -m pip install --no-deps '{name}{specifier}'"
     return fault(name, f"is version {version}, {specifier} is required", remedy)
@@ -58,7 +58,7 @@ def version_finding(name: str, version: str, specifier: str, python: str) -> Fin
 
 def probe_packages(settings: ImportProbe) -> Iterator[ProbeMessage]:
     """Load each package, which finds missing native libraries."""
-    packages = wanted(metadata.requires("subtitled") or [], settings.extra)
+    packages = required_packages(metadata.requires("subtitled") or [], settings.extra)
     versions = {name: version for name in packages if (version := _version(name)) is not None}
     if missing := [f"{name}{specifier}" for name, specifier in packages.items() if name not in versions]:
         yield missing_finding(missing, sys.executable)

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files.open_beneath import folder_beneath, open_beneath
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_whole(path: str | Path, data: bytes, *, root: str | Path | None = None
     """Make `path` contain `data`, in one step and durably; its folder is created if missing.
 
     A reader sees the file as it was before or all of `data`, also after a power cut. With `root` no symbolic link may
-    lead out of that folder. Blocks while the disk writes; may be repeated. Raises SpoolError; the file is then as it was
+    lead out of that folder. Blocks while the disk writes; may be repeated. Raises FileWriteError; the file is then as it was
     before or, where only its name could not be made durable, all of `data`. No other file remains.
     """
     target = Path(path)
@@ -71,7 +71,7 @@ def move_whole(source: str | Path, target: str | Path, *, root: str | Path | Non
     A name in use gets ` (2)`, ` (3)` … before its suffix. Between file systems the file is copied, with its times, and
     gets its name when it is complete: a process killed meanwhile leaves a temporary file that `sweep_temporaries`
     removes. With `root` no symbolic link in the folders of either path may lead out of that folder. Blocks; raises
-    SpoolError, and leaves `source` in its place then.
+    FileWriteError, and leaves `source` in its place then.
     """
     source, target = Path(source), Path(target)
     with (
@@ -105,7 +105,7 @@ def is_there(path: str | Path) -> bool:
 
 
 def remove(path: str | Path) -> None:
-    """Remove the file at `path` if it exists; may be repeated. Raises SpoolError."""
+    """Remove the file at `path` if it exists; may be repeated. Raises FileWriteError."""
     with _reported(Path(path), "removed"):
         Path(path).unlink(missing_ok=True)
 
@@ -166,13 +166,13 @@ def _encoded(name: str) -> bytes:
 
 @contextlib.contextmanager
 def _reported(path: Path, verb: str) -> Iterator[None]:
-    """Turn OSError into SpoolError with path, cause and remedy."""
+    """Turn OSError into FileWriteError with path, cause and remedy."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "")
         reason = f"{printable(path)} cannot be {verb}: {error.strerror or error}"
-        raise SpoolError(f"{reason}; {remedy}" if remedy else reason) from error
+        raise FileWriteError(f"{reason}; {remedy}" if remedy else reason) from error
 
 
 @contextlib.contextmanager

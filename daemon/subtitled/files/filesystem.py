@@ -15,7 +15,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files.atomic_files import printable
 
 MAX_RESERVED_INODES = 1000
@@ -211,13 +211,13 @@ def wait_until_answers(
 
 
 def free_bytes(path: str | Path) -> int:
-    """Return the free bytes of the file system of `path`, which need not exist; raises SpoolError."""
+    """Return the free bytes of the file system of `path`, which need not exist; raises FileWriteError."""
     status = _statvfs(path)
     return status.f_bavail * status.f_frsize
 
 
 def free_inodes(path: str | Path) -> int | None:
-    """Return the inodes that the file system of `path` has above its reserve; None if it has no limit. Raises SpoolError.
+    """Return the inodes that the file system of `path` has above its reserve; None if it has no limit. Raises FileWriteError.
 
     The reserve is a twentieth of all, MAX_RESERVED_INODES at most.
     """
@@ -234,7 +234,7 @@ def _statvfs(path: str | Path) -> os.statvfs_result:
     try:
         return os.statvfs(place)
     except OSError as error:
-        raise SpoolError(
+        raise FileWriteError(
             f"free space of {printable(place)} cannot be read: {error.strerror or error}"
         ) from error
 
@@ -305,7 +305,7 @@ class _FolderSpace:
         try:
             free = free_bytes(folder)
             inodes = free_inodes(folder)
-        except SpoolError:
+        except FileWriteError:
             return ""  # an unreachable folder is reported by the inbox or the output
         if inodes is not None and inodes < 0:
             return f"{folder}: its file system has too few free inodes (df -i); delete files, work resumes automatically"

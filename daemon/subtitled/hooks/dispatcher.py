@@ -76,7 +76,7 @@ class HookDispatcher:
                 sync=self._store.sync,
                 handled=lambda seq: self._call_in_loop(partial(self._save_mark, name, seq)),
             )
-            mark = self._store.hook_mark(name)
+            mark = self._store.hook_position(name)
             if mark is None:
                 mark = self._store.last_seq()
                 self._save_mark(name, mark)
@@ -91,7 +91,7 @@ class HookDispatcher:
         if seq is not None and name not in self._readers:
             return  # from a reader that was removed meanwhile
         with contextlib.suppress(NoSpaceError):  # the end is then delivered again after the next start
-            self._store.put_hook_mark(name, seq)
+            self._store.save_hook_position(name, seq)
 
     def _run_command(self, ended: JobEnded, stopping: HookStop) -> bool:
         inbox = next((one for one in self._config.inbox if _root(one) == ended.inbox), None)
@@ -121,7 +121,7 @@ class HookDispatcher:
         """Append a failure to the journal, in the loop's thread."""
         state = ended.event.removeprefix("job.")
         with contextlib.suppress(NoSpaceError):  # it is in the log
-            self._send_to_watchers([self._store.note(ended.job, state, event, cause)])
+            self._send_to_watchers([self._store.append_event(ended.job, state, event, cause)])
 
 
 def _root(inbox: InboxConfig) -> str:

@@ -25,7 +25,7 @@ LEVELS: tuple[LogLevelName, ...] = ("debug", "info", "warning", "error")
 class OperateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may change while the server runs; null: unchanged."""
 
-    is_held: bool | None = None
+    is_paused: bool | None = None
     """Pause or resume the queue."""
     log_level: LogLevelName | None = None
     load_model: str | None = None
@@ -81,7 +81,7 @@ async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
         await gateway.client.unload_model(changes.unload_model)
     if changes.log_level is not None:
         await gateway.client.set_log_level(changes.log_level)
-    return await gateway.client.operate(is_held=changes.is_held)
+    return await gateway.client.operate(is_paused=changes.is_paused)
 
 
 async def _show(request: Request) -> Response:

@@ -34,7 +34,7 @@ _MOST_ACCEPTED = 100_000
 _log = log.get()
 
 
-class Twin(Struct, frozen=True):
+class RenameCandidate(Struct, frozen=True):
     """The file of a job that has not ended, with the inbox, size and time of a file that was found."""
 
     job: str
@@ -50,7 +50,7 @@ class FoundFile(Struct, frozen=True):
 
     file: SettledFile | RenamedFile
     inbox: schema.InboxConfig
-    twin: Twin | None = None
+    candidate: RenameCandidate | None = None
     """Another file that it may have been before it was renamed, once that was looked up."""
 
 
@@ -155,14 +155,14 @@ class InboxArrivals:
         inbox = os.fsencode(Path(found.inbox.path).absolute())
         content = inbox, found.file.size, found.file.mtime_ns
         if self._look_up is not None and (job := self._twin(found.file, content)) is not None:
-            if found.twin is None or found.twin.job != job.id:
+            if found.candidate is None or found.candidate.job != job.id:
                 self._look_up(
                     os.fsdecode(job.source),
                     found.file.mount,
-                    lambda is_there: self._put(replace(found, twin=Twin(job.id, is_there))),
+                    lambda is_there: self._put(replace(found, candidate=RenameCandidate(job.id, is_there))),
                 )
                 return None
-            if not found.twin.is_there:
+            if not found.candidate.is_there:
                 _log.info(log.JOB_RENAMED, job=job.id, path=found.file.path, before=os.fsdecode(job.source))
                 return SourceRenamed(job.id, os.fsencode(found.file.path))
         event = take(found.file, found.inbox, self._store, self.models)

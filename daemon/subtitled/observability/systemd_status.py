@@ -57,7 +57,7 @@ class SystemdStatus:
             parts += [f"{_duration(waiting_s)} of audio waiting", f"{self._speed():.0f}x real time"]
         if working < len(workers):
             parts.append(f"{working} of {len(workers)} workers ready")
-        if broker.is_paused:
+        if broker.is_disk_full:
             parts.append("disk full, new files wait")
         if broker.is_draining:
             parts.append("stopping")

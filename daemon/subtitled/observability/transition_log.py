@@ -14,7 +14,7 @@ from subtitled import log
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.actions import (
     Action,
-    Kill,
+    KillWorker,
     LeaseLost,
     ResultStale,
     SaveJob,
@@ -23,7 +23,7 @@ from subtitled.core.actions import (
     SaveText,
     SaveWorker,
     SendLease,
-    Spawn,
+    SpawnWorker,
 )
 from subtitled.core.records import FIRST_TEXT
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
@@ -116,11 +116,11 @@ class TransitionLog:
                 self._record_text(action)
             case SaveWorker():
                 self._record_worker(action)
-            case Spawn(slot=slot, incarnation=incarnation):
+            case SpawnWorker(slot=slot, incarnation=incarnation):
                 if incarnation > 1:
                     self._metrics.worker_restarts.labels(slot).inc()
                 _log.info(log.WORKER_STARTING, slot=slot, incarnation=incarnation)
-            case Kill(worker=worker, cause=cause):
+            case KillWorker(worker=worker, cause=cause):
                 _log.warning(log.WORKER_LOST, worker=worker, cause=cause)
             case SendLease(lease=lease):
                 audio_s = round(lease.samples / SAMPLE_RATE, 2)

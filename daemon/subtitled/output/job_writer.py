@@ -29,7 +29,7 @@ from subtitled.core.states import WITH_TRANSCRIPT
 from subtitled.cues.render import RenderOptions, render
 from subtitled.cues.text_formats import clock
 from subtitled.cues.transcript import Transcript
-from subtitled.errors import LayoutError, NoSpaceError, SpoolError, StoreError, SubtitledError
+from subtitled.errors import FileWriteError, LayoutError, NoSpaceError, StoreError, SubtitledError
 from subtitled.files.atomic_files import (
     fitted,
     is_there,
@@ -184,7 +184,7 @@ class JobWriter:
                 partial(_write_files, written),
                 lambda _: self._on_rewritten(row.job, edits, paths),
                 partial(self._on_rewrite_error, row.job),
-                SpoolError,
+                FileWriteError,
             )
 
         self._layouts.run(work, composed, partial(self._on_rewrite_error, row.job), SubtitledError)
@@ -313,7 +313,7 @@ class JobWriter:
                 failed(error)
                 return
             work = _output_job(job, transcripts, names.paths)
-            thread.run(partial(_write_files, work), written, failed, SpoolError)
+            thread.run(partial(_write_files, work), written, failed, FileWriteError)
 
         def written(_: None) -> None:
             self._log_disk_ok()
@@ -323,7 +323,7 @@ class JobWriter:
             partial(_named, job, transcripts, ours, taken, is_failure=False, may_follow=False),
             named,
             failed,
-            SpoolError,
+            FileWriteError,
         )
 
     def _inputs(self, row: JobRow) -> tuple[TranslationInput, ...]:
@@ -366,7 +366,7 @@ class JobWriter:
             threads.close(deadline - time.monotonic())
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
-        """Write a job's files; dispatches Written, Closed or WriteFailed.
+        """Write a job's files; dispatches OutputsWritten, FailureWritten or WriteFailed.
 
         While the database is lost the job waits: its end could not be stored, and its source must not be moved.
         """
@@ -406,7 +406,9 @@ class JobWriter:
     def _write(self, row: JobRow, transcripts: tuple[Transcript, ...], *, is_failure: bool) -> None:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
-        ended = ev.Closed if is_failure else partial(ev.Written, unheard=len(transcript.unheard))
+        ended = (
+            ev.FailureWritten if is_failure else partial(ev.OutputsWritten, unheard=len(transcript.unheard))
+        )
         if not job.options.output:  # the client fetches the result
             self._ended(ended(job.id, job.location))
             return
@@ -438,7 +440,7 @@ class JobWriter:
                 self._claim, job, transcripts, taken, thread, is_failure=is_failure, may_follow=may_follow
             ),
             partial(self._on_error, job, is_failure=is_failure),
-            SpoolError,
+            FileWriteError,
         )
 
     def _claim(
@@ -472,7 +474,11 @@ class JobWriter:
             self._wait_for_space(error, partial(self.finish, job, is_failure=is_failure))
             return
         work = _output_job(job, transcripts, named.paths, obsolete)
-        ended = ev.Closed if is_failure else partial(ev.Written, unheard=len(work.transcript.unheard))
+        ended = (
+            ev.FailureWritten
+            if is_failure
+            else partial(ev.OutputsWritten, unheard=len(work.transcript.unheard))
+        )
         is_retried = job.id in self._retried
 
         def write() -> tuple[bytes, bytes]:
@@ -480,7 +486,7 @@ class JobWriter:
             # Before the source is moved: a power cut must not leave a moved file with a job that lacks its results.
             self._store.sync()
             if self._store.is_lost:
-                raise SpoolError("the database was deleted or replaced")
+                raise FileWriteError("the database was deleted or replaced")
             _check_mounts(job)
             try:
                 if is_failure:
@@ -488,7 +494,7 @@ class JobWriter:
                 else:
                     with self._reporter.stage("write"):
                         location = write_outputs(work)
-            except SpoolError:
+            except FileWriteError:
                 # If its files are there, this job may have deleted the source itself.
                 is_written = job.options.after == "delete" and all(map(is_there, claimed))
                 if may_follow and not is_written and (renamed := _renamed(job)):
@@ -511,21 +517,23 @@ class JobWriter:
                     self._store.release_outputs(job, [os.fsencode(path) for path in obsolete])
             self._ended(ended(job.id, location))
 
-        thread.run(write, written, partial(self._on_error, job, is_failure=is_failure), SpoolError)
+        thread.run(write, written, partial(self._on_error, job, is_failure=is_failure), FileWriteError)
 
     def _follow(self, job: Job, source: bytes, *, is_failure: bool) -> None:
         """Write the files of a job for the new path of its source."""
         other = self._store.find_source(source, job.size, job.mtime_ns, job.options)
         if other is not None and other.job.id != job.id:
             cause = f"its file was renamed, and is job {other.job.id}"
-            self._dispatch(ev.Closed(job.id, job.location) if is_failure else ev.WriteFailed(job.id, cause))
+            self._dispatch(
+                ev.FailureWritten(job.id, job.location) if is_failure else ev.WriteFailed(job.id, cause)
+            )
             return
         before, path = (printable(os.fsdecode(name)) for name in (job.source, source))
         _log.info(log.JOB_RENAMED, job=job.id, path=path, before=before)
         self._dispatch(ev.SourceRenamed(job.id, source))
         self.finish(job, is_failure=is_failure)
 
-    def _ended(self, event: ev.Written | ev.Closed) -> None:
+    def _ended(self, event: ev.OutputsWritten | ev.FailureWritten) -> None:
         self._retried.discard(event.job)
         self._log_disk_ok()
         self._dispatch(event)
@@ -539,7 +547,7 @@ class JobWriter:
     def _is_of_another(self, job: Job, path: Path) -> bool:
         return self._store.source_of_output(os.fsencode(path)) not in {None, job.source}
 
-    def _on_error(self, job: Job, error: SpoolError, *, is_failure: bool) -> None:
+    def _on_error(self, job: Job, error: FileWriteError, *, is_failure: bool) -> None:
         write_again = partial(self.finish, job, is_failure=is_failure)
         if self._store.is_lost:
             self.waiting.append(write_again)
@@ -550,7 +558,7 @@ class JobWriter:
             return
         elif is_failure:
             _log.error(log.JOB_FAILED, job=job.id, cause=f"its error text cannot be written: {error}")
-            self._dispatch(ev.Closed(job.id, job.location))
+            self._dispatch(ev.FailureWritten(job.id, job.location))
         else:
             self._dispatch(ev.WriteFailed(job.id, str(error)))
 
@@ -679,11 +687,11 @@ def _places_of(job: Job) -> dict[str, tuple[list[str], bytes]]:
 
 
 def _check_mounts(job: Job) -> None:
-    """Raise SpoolError if a mount is gone that the end of a job needs: its files would be written into the mount point."""
+    """Raise FileWriteError if a mount is gone that the end of a job needs: its files would be written into the mount point."""
     for _, mount in _places_of(job).values():
         if not is_mounted(os.fsdecode(mount)):
             error = OSError(errno.ENODEV, "not mounted")
-            raise SpoolError(f"{printable(os.fsdecode(mount))} is not mounted") from error
+            raise FileWriteError(f"{printable(os.fsdecode(mount))} is not mounted") from error
 
 
 def _may_follow(job: Job, *, is_repeated: bool) -> bool:
@@ -706,7 +714,7 @@ def _renamed(job: Job) -> bytes:
 
 def _remove_all(paths: Iterable[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(SpoolError):
+        with contextlib.suppress(FileWriteError):
             remove(path)
 
 
@@ -717,7 +725,7 @@ def _sweep(folder: str) -> None:
 def write_outputs(work: OutputJob) -> bytes:
     """Write the subtitles of a finished job and archive its source; return the source's location.
 
-    Blocks for fsync. Raises SpoolError if a file cannot be written, and leaves no partial file.
+    Blocks for fsync. Raises FileWriteError if a file cannot be written, and leaves no partial file.
     """
     _write_files(work)
     for path in work.obsolete:
@@ -736,7 +744,7 @@ def write_outputs(work: OutputJob) -> bytes:
 def write_failure(work: OutputJob, folder: Path, *, is_last: bool = True) -> bytes:
     """Write the error text of a failed job to `folder`, with partial subtitles if any; archive its source.
 
-    Returns the source's location. Blocks for fsync. Raises SpoolError if the error text cannot be written or the disk is full;
+    Returns the source's location. Blocks for fsync. Raises FileWriteError if the error text cannot be written or the disk is full;
     the source stays in place then; also, unless `is_last`, if their mount has lost its server. If partial subtitles cannot be
     written for another reason, for example into a read-only folder, the error text contains it.
     """
@@ -745,7 +753,7 @@ def write_failure(work: OutputJob, folder: Path, *, is_last: bool = True) -> byt
     if work.transcript.cues:
         try:
             _write_files(work)
-        except SpoolError as error:
+        except FileWriteError as error:
             if is_disk_full(error) or (is_mount_error(error) and not is_last):
                 raise
             text += f"\nThe finished part could not be written: {error}\n"
@@ -771,14 +779,14 @@ def _output_job(
     return OutputJob(job=job, transcript=first, paths=its_paths, more=tuple(more), obsolete=tuple(obsolete))
 
 
-def is_disk_full(error: SpoolError) -> bool:
+def is_disk_full(error: FileWriteError) -> bool:
     """Return whether the error is a full disk or quota, so that a later attempt may succeed."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def _is_no_space(error: SubtitledError) -> bool:
     """Return whether files or the database cannot be written for want of space."""
-    return isinstance(error, NoSpaceError) or (isinstance(error, SpoolError) and is_disk_full(error))
+    return isinstance(error, NoSpaceError) or (isinstance(error, FileWriteError) and is_disk_full(error))
 
 
 def error_folder(job: Job, output_folder: Path) -> Path:
@@ -804,7 +812,7 @@ def _write_files(work: OutputJob) -> None:
 
 
 def _check_folder(job: Job, path: Path) -> None:
-    """Raise SpoolError if `path` is beside a source whose folder is gone, and is not created again, or cannot be reached."""
+    """Raise FileWriteError if `path` is beside a source whose folder is gone, and is not created again, or cannot be reached."""
     if os.fsdecode(job.options.output) == BESIDE and path.parent == Path(os.fsdecode(job.source)).parent:
         try:
             path.parent.stat()
@@ -813,7 +821,7 @@ def _check_folder(job: Job, path: Path) -> None:
             cause = (
                 "its folder is gone; submit the file again" if is_gone else f"its folder: {error.strerror}"
             )
-            raise SpoolError(f"{printable(path)} cannot be written: {cause}") from error
+            raise FileWriteError(f"{printable(path)} cannot be written: {cause}") from error
 
 
 def _failure_text(work: OutputJob) -> str:
@@ -852,7 +860,7 @@ def _archived(job: Job, outcome: Literal["done", "failed"]) -> bytes:
         )
     except FileNotFoundError:
         return job.location
-    except SpoolError as error:
+    except FileWriteError as error:
         if is_mount_error(error) or is_there(location):
             raise
         return job.location
@@ -878,13 +886,13 @@ def _root(job: Job, path: Path) -> str | None:
 def _is_unchanged(job: Job) -> bool:
     """Return whether the source is in place, with the size and time it was accepted with.
 
-    Raises SpoolError if its mount has gone.
+    Raises FileWriteError if its mount has gone.
     """
     try:
         found = os.stat(job.location)  # noqa: PTH116 - the path is bytes
     except OSError as error:
         if is_mount_error(error):
             path = printable(os.fsdecode(job.location))
-            raise SpoolError(f"{path} cannot be moved: {error.strerror}") from error
+            raise FileWriteError(f"{path} cannot be moved: {error.strerror}") from error
         return False
     return (found.st_size, found.st_mtime_ns) == (job.size, job.mtime_ns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from subtitle.messages import Flag
 from subtitled.config.schema import BESIDE
-from subtitled.errors import SpoolError
+from subtitled.errors import FileWriteError
 from subtitled.files.atomic_files import fitted, move_whole, printable, write_whole
 from subtitled.languages import code_of, iso_639
 
@@ -31,7 +31,7 @@ _MARKS = frozenset({*FLAGS, "cc", "foreign"})
 def output_folder(inbox_root: str | Path, source: str | Path, output: str | Path) -> Path:
     """Return the folder for the subtitles of `source`: the inbox's sub-folders, mirrored in `output`.
 
-    With `output` "beside" it is the folder of `source`. Raises SpoolError if `source` is not in the inbox.
+    With `output` "beside" it is the folder of `source`. Raises FileWriteError if `source` is not in the inbox.
     """
     below = _below(inbox_root, source)
     return Path(source).parent if str(output) == BESIDE else Path(output) / below.parent
@@ -83,7 +83,7 @@ def flag_tag(flags: Iterable[str]) -> str:
 def archive(source: str | Path, inbox_root: str | Path, outcome: Literal["done", "failed"]) -> Path:
     """Move `source` to the same sub-folder of `done` or `failed` in its inbox; return its new path.
 
-    Never overwrites a file. Raises SpoolError and leaves `source` in place if it cannot be moved.
+    Never overwrites a file. Raises FileWriteError and leaves `source` in place if it cannot be moved.
     """
     return move_whole(source, Path(inbox_root, outcome, _below(inbox_root, source)), root=inbox_root)
 
@@ -141,5 +141,5 @@ def _below(inbox_root: str | Path, source: str | Path) -> Path:
     """Return the path of `source` relative to its inbox."""
     root, path = Path(inbox_root), Path(source)
     if ".." in path.parts or not path.is_relative_to(root) or path == root:
-        raise SpoolError(f"{printable(path)} is not in the inbox {printable(root)}; name a file below it")
+        raise FileWriteError(f"{printable(path)} is not in the inbox {printable(root)}; name a file below it")
     return path.relative_to(root)

@@ -18,7 +18,7 @@ from subtitled.config.model_choice import configured_models
 from subtitled.config.model_files import DEMO
 from subtitled.config.schema import Config
 from subtitled.core.broker import Broker
-from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of, space_of
+from subtitled.core.config_mapping import disk_reserve_of, model_specs, plan_settings_of, policy_of
 from subtitled.core.events import ModelsChanged
 from subtitled.files.atomic_files import is_there
 from subtitled.files.filesystem import DiskSpaceMonitor
@@ -37,7 +37,7 @@ from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
 from subtitled.server.dispatch import Dispatcher
 from subtitled.server.hung_folders import FileChecks, HungFolders
-from subtitled.server.loop import Parts, Server
+from subtitled.server.loop import Server, ServerParts
 from subtitled.server.ports import ZmqPoller
 from subtitled.server.reconfiguration import Load, Reconfiguration
 from subtitled.server.shutdown import Shutdown
@@ -146,7 +146,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     )
     arrivals.models = configured_models(config)
     api.stats.open_files = arrivals.open_files
-    space = DiskSpaceMonitor(*space_of(config))
+    space = DiskSpaceMonitor(*disk_reserve_of(config))
     hung_folders = HungFolders(metrics)
     api.stats.hung_s = hung_folders.hung_s
     # Closed from the last to the first.
@@ -167,7 +167,7 @@ def build_server(load: Load, environ: Mapping[str, str], supervisor: Supervisor 
     ):
         resources.callback(close)
     return Server(
-        Parts(
+        ServerParts(
             clock=clock,
             poller=poller,
             signals=signals,

@@ -75,9 +75,9 @@ class Dispatcher:
                 self._workers.send(worker, message)
             case ac.DropPcm(key=key):
                 self._workers.drop_pcm(key)
-            case ac.Spawn(slot=slot, incarnation=incarnation):
+            case ac.SpawnWorker(slot=slot, incarnation=incarnation):
                 self._workers.spawn(slot, f"{slot}.{incarnation}")
-            case ac.Kill(worker=worker, cause=cause):
+            case ac.KillWorker(worker=worker, cause=cause):
                 self._workers.kill(worker, cause)
             case ac.WriteOutputs(job=job):
                 self._writer.finish(job, is_failure=False)

@@ -56,7 +56,7 @@ EXIT_REASON_WAIT_MS, EXIT_REASON_TRIES = 10, 5
 _log = log.get()
 
 
-class Parts(Struct, frozen=True, kw_only=True):
+class ServerParts(Struct, frozen=True, kw_only=True):
     """What the loop drives; `build` makes the real ones."""
 
     clock: Callable[[], float]
@@ -91,7 +91,7 @@ class Parts(Struct, frozen=True, kw_only=True):
 class Server:
     """The daemon's loop. `run` blocks until the daemon stops; nothing here is for another thread."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         """Take over the parts; `run` closes them."""
         self._parts = parts
         self._clock = parts.clock
@@ -133,9 +133,9 @@ class Server:
         """Restore the jobs of the store and open the slots; before the first turn."""
         self._writer.sweep(written_folders(self._reconfiguration.config))
         store = self._parts.store
-        is_held = store.is_queue_held()
-        self._dispatcher.perform(self._broker.restore(store.unfinished(), self._clock(), is_held=is_held))
-        if is_held:
+        is_paused = store.is_queue_paused()
+        self._dispatcher.perform(self._broker.restore(store.unfinished(), self._clock(), is_paused=is_paused))
+        if is_paused:
             _log.info(log.QUEUE_PAUSED, by="an admin, before the restart")
         self._api.start()
         self._reconfiguration.start()
@@ -200,7 +200,7 @@ class Server:
             self._may_start = may_start
             if may_start:
                 self._arrivals.release()
-            self._dispatcher.dispatch(ev.SpaceChanged(may_start))
+            self._dispatcher.dispatch(ev.DiskSpaceChanged(may_start))
         if self._writer.waiting and now >= self._write_waiting_at:
             if may_start:
                 self._writer.retry_waiting()

@@ -104,7 +104,7 @@ class OutputWriter(Protocol):
         """Remove the temporary files that an earlier daemon left in `folders`."""
 
     def finish(self, job: Job, *, is_failure: bool) -> None:
-        """Write a job's files; ends in Written, Closed or WriteFailed."""
+        """Write a job's files; ends in OutputsWritten, FailureWritten or WriteFailed."""
 
     def plan_translations(self, job: Job, number: int) -> None:
         """Read the sentences of a job that have no stored translation; ends in TranslationsPlanned."""

@@ -11,13 +11,13 @@ from subtitled.config.schema import Config
 from subtitled.core import events as ev
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import (
+    disk_reserve_of,
     endpoints_of,
     merge,
     model_specs,
     plan_settings_of,
     policy_of,
     readable_folders,
-    space_of,
 )
 from subtitled.core.records import Role
 from subtitled.core.states import WorkerState
@@ -110,7 +110,7 @@ class Reconfiguration:
         self._workers.reconfigure(config, devices)
         if self._cluster is not None:
             self._cluster.reconfigure(config)
-        self._space.reconfigure(*space_of(config))
+        self._space.reconfigure(*disk_reserve_of(config))
         self._api.reconfigure(config)
         self._hooks.reconfigure(config)
         self._arrivals.models = configured_models(config)

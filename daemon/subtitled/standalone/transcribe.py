@@ -23,7 +23,7 @@ from subtitle import Client, JobOptions, SubtitleError
 from subtitle.client import JobHandle
 from subtitle.command_group import InputError, os_error_text
 from subtitle.commands.connection_options import CommandExitCode
-from subtitle.commands.submit import SubmitRun, find_files, labelled
+from subtitle.commands.submit import SubmitRun, find_files, with_unique_names
 from subtitle.progress import ENDED
 from subtitle.requests import OnProgress
 from subtitled.asr.cuda import find_devices
@@ -181,7 +181,9 @@ def _use_daemon(endpoint: str, request: TranscribeRequest, files: Sequence[Path]
 
         options = replace(request.options, model=request.model or "")
         run = SubmitRun(client, options, send, hint=hint, program="subtitled")
-        return run.run(labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced)
+        return run.run(
+            with_unique_names(files), is_waiting=True, output=request.output, is_forced=request.is_forced
+        )
 
 
 def _use_private_daemon(model: str, request: TranscribeRequest, files: Sequence[Path]) -> int:
@@ -208,7 +210,10 @@ def _use_private_daemon(model: str, request: TranscribeRequest, files: Sequence[
             try:
                 with _monitor(daemon, run):
                     return run.run(
-                        labelled(files), is_waiting=True, output=request.output, is_forced=request.is_forced
+                        with_unique_names(files),
+                        is_waiting=True,
+                        output=request.output,
+                        is_forced=request.is_forced,
                     )
             except PrivateDaemonError as error:
                 click.echo(f"subtitled: {error}", err=True)

@@ -68,7 +68,7 @@ class WriteAheadLog:
         """Sync the log, then move its pages into the database as far as no reader needs older ones."""
         self.sync()
         # On a full disk the pages stay in the log, and the next commit reports it.
-        with suppress(NoSpaceError), reported(), closing(sqlite3.connect(self._path)) as database:
+        with suppress(NoSpaceError), store_errors(), closing(sqlite3.connect(self._path)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class WriteAheadLog:
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
     """Commit the body as one transaction, or roll it back; raises NoSpaceError on a full disk, else StoreError."""
-    with reported():
+    with store_errors():
         database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -94,7 +94,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
     """Turn SQLite's errors into StoreError, a full disk into NoSpaceError."""
     try:
         yield

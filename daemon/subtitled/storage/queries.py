@@ -154,9 +154,9 @@ LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jour
 JOB_ENDS = """
     SELECT seq, job, after FROM journal
     WHERE subject = 'job' AND after IN ('done', 'failed') AND before <> after AND seq > ? ORDER BY seq LIMIT ?"""
-HOOK_MARK = "SELECT seq FROM hook_marks WHERE name = ?"
-PUT_HOOK_MARK = "INSERT OR REPLACE INTO hook_marks VALUES (?, ?)"
-DELETE_HOOK_MARK = "DELETE FROM hook_marks WHERE name = ?"
+HOOK_POSITION = "SELECT seq FROM hook_marks WHERE name = ?"
+PUT_HOOK_POSITION = "INSERT OR REPLACE INTO hook_marks VALUES (?, ?)"
+DELETE_HOOK_POSITION = "DELETE FROM hook_marks WHERE name = ?"
 TRIM_JOURNAL = """
     DELETE FROM journal WHERE seq IN (
         SELECT seq FROM journal WHERE job = ? AND subject = 'segment' AND cause = '' LIMIT ?)"""

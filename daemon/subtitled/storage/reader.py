@@ -23,7 +23,7 @@ from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.errors import StateLostError
 from subtitled.storage import queries as sql
-from subtitled.storage.database import reported
+from subtitled.storage.database import store_errors
 from subtitled.storage.rows import (
     EditRow,
     JobRow,
@@ -321,7 +321,7 @@ class Reader:
         rows += sorted(ended, key=lambda row: row.ended_ms or 0)
         return [row for row in rows if row.job.sha256 or row.job.state is JobState.RECEIVING]
 
-    def is_queue_held(self) -> bool:
+    def is_queue_paused(self) -> bool:
         """Return whether an admin has paused the queue."""
         return bool(self._one(sql.IS_QUEUE_PAUSED))
 
@@ -478,7 +478,7 @@ class ReaderPool:
             raise StateLostError(f"database {self._path} was deleted or replaced while the daemon runs")
         reader: Reader | None = getattr(self._local, "reader", None)
         if reader is None:
-            with reported():
+            with store_errors():
                 database = sqlite3.connect(
                     f"{self._path.as_uri()}?mode=ro",
                     uri=True,

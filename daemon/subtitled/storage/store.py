@@ -15,10 +15,10 @@ import msgspec
 from subtitled.core.actions import (
     DropTranslations,
     Save,
-    SaveHold,
     SaveJob,
     SaveNewJob,
     SaveNewSegment,
+    SavePause,
     SaveSegment,
     SaveSource,
     SaveText,
@@ -29,7 +29,7 @@ from subtitled.core.records import FIRST_TEXT, Job
 from subtitled.core.states import JOB_LIVE, JobEvent
 from subtitled.errors import StoreError
 from subtitled.storage import queries as sql
-from subtitled.storage.database import WriteAheadLog, open_database, reported, transaction
+from subtitled.storage.database import WriteAheadLog, open_database, store_errors, transaction
 from subtitled.storage.reader import Reader, ReaderPool
 from subtitled.storage.rows import JobRow, JournalEntry, file_name, job_row, journal_entry, pack_cues
 from subtitled.storage.schema import MIGRATIONS
@@ -58,7 +58,7 @@ class Store(Reader):
         self._log = WriteAheadLog(path)
         self.commits = 0
         """Transactions since the start that changed something."""
-        with reported():
+        with store_errors():
             self._last_order = self._one(sql.LAST_ORDER)
 
     @property
@@ -114,7 +114,7 @@ class Store(Reader):
         with transaction(self._db):
             self._db.executemany(sql.RELEASE_OUTPUT, [(path, job.id) for path in paths])
 
-    def note(self, job: str, state: str, event: str, cause: str) -> JournalEntry:
+    def append_event(self, job: str, state: str, event: str, cause: str) -> JournalEntry:
         """Append an event to the journal that leaves the job's state unchanged; raises NoSpaceError."""
         with transaction(self._db):
             owner = self.job_owner(job) or ""
@@ -212,18 +212,18 @@ class Store(Reader):
                 sql.MARK_EDITS_WRITTEN, [(job, task, version) for task, version in versions.items()]
             )
 
-    def hook_mark(self, name: str) -> int | None:
+    def hook_position(self, name: str) -> int | None:
         """Return the last journal entry that a kind of hook has handled, or None."""
-        row = self._db.execute(sql.HOOK_MARK, (name,)).fetchone()
+        row = self._db.execute(sql.HOOK_POSITION, (name,)).fetchone()
         return row[0] if row else None
 
-    def put_hook_mark(self, name: str, seq: int | None) -> None:
+    def save_hook_position(self, name: str, seq: int | None) -> None:
         """Record the last journal entry that a kind of hook has handled; None removes it. Raises NoSpaceError."""
         with transaction(self._db):
             if seq is None:
-                self._db.execute(sql.DELETE_HOOK_MARK, (name,))
+                self._db.execute(sql.DELETE_HOOK_POSITION, (name,))
             else:
-                self._db.execute(sql.PUT_HOOK_MARK, (name, seq))
+                self._db.execute(sql.PUT_HOOK_POSITION, (name, seq))
 
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
         match save:
@@ -268,8 +268,8 @@ class Store(Reader):
                 else:
                     self._db.execute(sql.DELETE_UNTRANSLATED, (job_id,))
                 return None
-            case SaveHold(is_held=is_held):
-                self._db.execute(sql.PAUSE_QUEUE if is_held else sql.RESUME_QUEUE)
+            case SavePause(is_paused=is_paused):
+                self._db.execute(sql.PAUSE_QUEUE if is_paused else sql.RESUME_QUEUE)
                 return None
             case SaveWorker():
                 name = f"{save.slot}.{save.incarnation}"
@@ -493,7 +493,7 @@ class Store(Reader):
         """Return up to `pages` free pages to the file system; return whether none is left."""
         if self._one("PRAGMA freelist_count") < pages:
             return True
-        with reported():
+        with store_errors():
             self._db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         return False
 

@@ -12,7 +12,7 @@ from subtitled.core.translation import SentenceTranslation
 from subtitled.cues.chinese import convert_text
 from subtitled.cues.cjk import traditional_lead
 from subtitled.cues.function_words import function_words
-from subtitled.cues.text import DASHES, clean, is_negative, weight
+from subtitled.cues.text import DASHES, begins_with_negative_number, clean, time_weight
 from subtitled.languages import chinese_of, code_of
 from subtitled.translation.glossary import contains
 
@@ -68,7 +68,7 @@ def checked(
     results: list[SentenceTranslation] = []
     for at, (source, made) in enumerate(zip(request.sentences, texts, strict=True)):
         text = clean(made or "")
-        if source[0] not in DASHES and not is_negative(text):
+        if source[0] not in DASHES and not begins_with_negative_number(text):
             text = text.lstrip(_DASHES)
         if is_chinese:
             text = convert_text(text, variant)
@@ -85,7 +85,7 @@ def problem_of(source: str, text: str, request: TranslationRequest) -> str:
     """Return why `text` cannot be the translation of `source`; "" if it can."""
     if not text.strip():
         return "the translation is empty"
-    before, after = weight(source), weight(text)
+    before, after = time_weight(source), time_weight(text)
     if after > before * _MAX_GROWTH + _SPARE_COLUMNS:
         return f"the translation is {after} columns wide, its sentence {before}"
     if before >= _MIN_SHRUNK_COLUMNS and after * _MAX_SHRINKAGE < before:
@@ -120,7 +120,9 @@ def _is_echo(source: str, text: str) -> bool:
     if [word.casefold() for word in words] != [word.casefold() for word in _WORD.findall(text)]:
         return False
     # Chinese and Japanese have one "word" for a whole clause.
-    plain = sum(1 if word.isascii() else max(1, weight(word) // 4) for word in words if not word[0].isupper())
+    plain = sum(
+        1 if word.isascii() else max(1, time_weight(word) // 4) for word in words if not word[0].isupper()
+    )
     return plain >= _MIN_ECHO_WORDS
 
 

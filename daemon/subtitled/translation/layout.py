@@ -14,7 +14,7 @@ from subtitled.cues import break_costs
 from subtitled.cues.cjk import words
 from subtitled.cues.layout import Cue, LayoutPart, layout_parts
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import weight
+from subtitled.cues.text import time_weight
 from subtitled.cues.text_width import columns, columns_per_char
 from subtitled.cues.timing import SpokenInterval, cue_times, reading_ms
 
@@ -120,7 +120,7 @@ def _phrase(one: TranslatedSentence, language: str | None) -> MediaPhrase:
     timed: list[Word] = []
     for text, (start_ms, end_ms) in _by_run(one.text, language, sentence):
         pieces = words(text, language)
-        ends = list(accumulate(map(weight, pieces), initial=0))
+        ends = list(accumulate(map(time_weight, pieces), initial=0))
         length_ms, total = end_ms - start_ms, max(1, ends[-1])
         timed += (
             Word(piece, start_ms + length_ms * begin // total, start_ms + length_ms * end // total, 1.0)
@@ -155,7 +155,7 @@ def _divided(text: str, language: str | None, shares: Sequence[int]) -> list[str
         return [text]
     pieces = words(text, language)
     costs = list(break_costs.costs(pieces, language))
-    ends = list(accumulate(map(weight, pieces), initial=0))
+    ends = list(accumulate(map(time_weight, pieces), initial=0))
     total, all_shares = max(1, ends[-1]), max(1, sum(shares))
     bounds = [0]
     for number, share in enumerate(list(accumulate(shares))[:-1], 1):
@@ -220,7 +220,7 @@ def _fitted(
         if is_fitting or count >= most:
             break
         count += 1
-    ends = list(accumulate((max(1, weight(part)) for part in parts[-1]), initial=0))
+    ends = list(accumulate((max(1, time_weight(part)) for part in parts[-1]), initial=0))
     for lines, (begin, end) in zip(zip(*parts, strict=True), pairwise(ends), strict=True):
         shown = tuple(text for line in lines if (text := line.strip()))
         if shown:

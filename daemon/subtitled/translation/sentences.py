@@ -13,7 +13,7 @@ from subtitled.core.translation import Sentence
 from subtitled.cues.break_costs import BreakCost
 from subtitled.cues.layout import speech_units
 from subtitled.cues.phrases import MediaPhrase
-from subtitled.cues.text import DASHES, clean, is_negative, weight
+from subtitled.cues.text import DASHES, begins_with_negative_number, clean, time_weight
 from subtitled.cues.text_formats import one_line
 from subtitled.cues.transcript import phrases_by_language, speech_intervals
 
@@ -102,10 +102,10 @@ def _phrases(cue: Cue | EditedCue) -> Iterator[MediaPhrase]:
         else:
             parts.append([text])
     texts = [one_line(lines) for lines in parts]
-    total = max(1, sum(map(weight, texts)))
+    total = max(1, sum(map(time_weight, texts)))
     start = 0
     for text in texts:
-        until = start + weight(text)
+        until = start + time_weight(text)
         length_ms = cue.end_ms - cue.start_ms
         yield MediaPhrase(
             text, cue.start_ms + length_ms * start // total, cue.start_ms + length_ms * until // total
@@ -138,7 +138,7 @@ def _is_turn(text: str) -> bool:
     """
     rest = text[1:].lstrip()
     is_dash = text[0] in DASHES and bool(rest) and not text[1].islower() and rest[0] not in DASHES
-    return is_dash and not is_negative(text)
+    return is_dash and not begins_with_negative_number(text)
 
 
 def _is_mark(text: str) -> bool:

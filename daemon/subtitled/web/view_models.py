@@ -102,12 +102,12 @@ def health_summary(stats: StatsInfo, failed: int, max_failed: int) -> HealthSumm
         return HealthSummary(level="bad", message="health.none_working")
     if stats.is_state_lost:
         return HealthSummary(level="bad", message="health.state_lost")
-    if stats.is_paused:
+    if stats.is_disk_full:
         return HealthSummary(level="bad", message="health.disk_full")
     if stats.hung_folders:
         return HealthSummary(level="bad", message="health.folder_hung", n=len(stats.hung_folders))
-    if stats.is_held:
-        return HealthSummary(level="warn", message="health.held")
+    if stats.is_paused:
+        return HealthSummary(level="warn", message="health.paused")
     if broken:
         return HealthSummary(level="warn", message="health.not_working", n=broken, total=total)
     if not working:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from subtitle.codec import Buffer
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.protocol import WireCodec
-from subtitled.errors import WireAudioError
+from subtitled.errors import AudioTransferError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def encode(pcm: Buffer) -> bytes:
 def decode(blob: Buffer) -> NDArray[np.int16]:
     """Return the PCM of FLAC from `encode`: int16 (n,), 16 kHz mono, n at most `MAX_SAMPLES`.
 
-    Raises WireAudioError for any other input, and if a sample was changed.
+    Raises AudioTransferError for any other input, and if a sample was changed.
     """
     import soundfile
 
@@ -50,17 +50,17 @@ def decode(blob: Buffer) -> NDArray[np.int16]:
         with soundfile.SoundFile(io.BytesIO(blob)) as sound:
             samples: NDArray[np.int16] = sound.read(count, dtype="int16", always_2d=False)
     except soundfile.SoundFileError as error:
-        raise WireAudioError(f"FLAC of {len(blob)} bytes: {error}") from error
+        raise AudioTransferError(f"FLAC of {len(blob)} bytes: {error}") from error
     # The decoder accepts a stream that was cut between two frames as a shorter one.
     if hashlib.md5(samples.astype("<i2", copy=False).data, usedforsecurity=False).digest() != digest:
-        raise WireAudioError(
+        raise AudioTransferError(
             f"FLAC of {len(blob)} bytes: {len(samples)} samples; the checksum does not match"
         )
     return samples
 
 
 def unpack(blob: Buffer, codec: WireCodec) -> NDArray[np.int16]:
-    """Return a lease's blob as pcm int16 (n,), 16 kHz mono; raises WireAudioError."""
+    """Return a lease's blob as pcm int16 (n,), 16 kHz mono; raises AudioTransferError."""
     import numpy as np
 
     return decode(blob) if codec == "flac" else np.frombuffer(blob, dtype="<i2")
@@ -70,14 +70,14 @@ def _announced(blob: Buffer) -> tuple[int, bytes]:
     """Return the number of samples in the header, and their MD5 (RFC 9639, section 8.2)."""
     header = bytes(blob[:HEADER_BYTES])
     if len(header) < HEADER_BYTES or header[:4] != b"fLaC" or header[4] & 0x7F:
-        raise WireAudioError(f"{len(blob)} bytes without a FLAC header: {header[:8].hex()}")
+        raise AudioTransferError(f"{len(blob)} bytes without a FLAC header: {header[:8].hex()}")
     fields = int.from_bytes(header[18:26], "big")
     rate, channels = fields >> 44, (fields >> 41 & 7) + 1
     bits, count = (fields >> 36 & 31) + 1, fields & (1 << 36) - 1
     if (rate, channels, bits) != (SAMPLE_RATE, 1, 16):
-        raise WireAudioError(
+        raise AudioTransferError(
             f"FLAC of {rate} Hz, {channels} channels, {bits} bits; segments have {SAMPLE_RATE} Hz, 1 channel, 16 bits"
         )
     if not 1 <= count <= MAX_SAMPLES:
-        raise WireAudioError(f"FLAC of {count} samples; a segment has 1 to {MAX_SAMPLES}")
+        raise AudioTransferError(f"FLAC of {count} samples; a segment has 1 to {MAX_SAMPLES}")
     return count, header[26:]

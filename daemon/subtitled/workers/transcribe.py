@@ -48,7 +48,7 @@ from subtitled.core.protocol import (
     WorkerSettings,
 )
 from subtitled.core.records import SegmentKey
-from subtitled.errors import ExitCode, WireAudioError
+from subtitled.errors import AudioTransferError, ExitCode
 from subtitled.translation.engines.ctranslate2 import CTranslate2Engine, TranslationMemoryError
 from subtitled.workers.channel import Channel, MessagePort, start_thread
 from subtitled.workers.flac import unpack
@@ -157,7 +157,7 @@ class TranscribeRole:
             started = time.monotonic()
             try:
                 features = _features(message, use, blobs)
-            except (WireAudioError, _WrongModelError) as error:
+            except (AudioTransferError, _WrongModelError) as error:
                 use.pin.close()
                 self._answer(LeaseRefused(lease=message.lease, cause=str(error), **self._changes(use)))
                 continue
@@ -300,7 +300,7 @@ class TranscribeRole:
 
 
 def _features(order: Transcribe | Translate, use: ModelUse, blobs: Sequence[memoryview]) -> list[np.ndarray]:
-    """Return the features of a lease's audio; raises WireAudioError, and _WrongModelError for a model of the other kind."""
+    """Return the features of a lease's audio; raises AudioTransferError, and _WrongModelError for a model of the other kind."""
     if isinstance(order, Translate):
         _text_engine(use)
         return []
