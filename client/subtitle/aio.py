@@ -131,6 +131,7 @@ class AsyncClient:
     cancel = _call(Requests.cancel)
     retry = _call(Requests.retry)
     reorder = _call(Requests.reorder)
+    dismiss = _call(Requests.dismiss)
     translate = _call(Requests.translate)
     delete = _call(Requests.delete)
     fetch = _call(Requests.fetch)

@@ -36,6 +36,7 @@ for _command in (
     translate,
     jobs.cancel,
     jobs.retry,
+    jobs.dismiss,
     jobs.delete,
     operate.move,
     operate.pause,

@@ -260,6 +260,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """The inbox that it comes from; "" for a submitted file."""
     unheard_count: int = 0
     """Number of entries that `unheard` has in the answer to Status."""
+    is_dismissed: bool = False
+    """A client has dismissed its failure; a retry ends this."""
     formats: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """"transcribe", "translate" or both, in this order; each can be fetched."""
@@ -584,6 +586,12 @@ class Reorder(_Message, frozen=True, kw_only=True):
     """Start it directly after this waiting job, with its priority."""
 
 
+class Dismiss(_Message, frozen=True, kw_only=True):
+    """Dismisses the failure of a job: the web page does not report it any more, the job stays in lists."""
+
+    job: str
+
+
 class Stats(_Message, frozen=True, kw_only=True):
     """Requests workers, queue and speed."""
 
@@ -892,6 +900,7 @@ ToServer = (
     | Stats
     | SetLogLevel
     | Reorder
+    | Dismiss
     | Operate
     | LoadModel
     | UnloadModel

@@ -389,6 +389,10 @@ class Requests:
         message = ms.Reorder(request=self._next(), job=job, priority=priority, before=before, after=after)
         return (yield from self._first(message, ms.JobInfo)).job
 
+    def dismiss(self, job: str) -> Request[ms.JobFacts]:
+        """Dismiss the failure of a job: the web page does not report it any more."""
+        return (yield from self._first(ms.Dismiss(request=self._next(), job=job), ms.JobInfo)).job
+
     def retry(self, job: str) -> Request[ms.JobFacts]:
         """Retry a failed job; only missing segments are decoded."""
         return (yield from self._first(ms.Retry(request=self._next(), job=job), ms.JobInfo)).job

@@ -62,6 +62,7 @@ KINDS = (
     "Delete",
     "Stats",
     "Reorder",
+    "Dismiss",
     "GetWaveform",
     "GetAudio",
     "GetVideo",
@@ -69,7 +70,7 @@ KINDS = (
     "LoadModel",
     "UnloadModel",
 )
-LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4, 2, 1, 1, 1, 1, 1, 1)
+LIKELY = (3, 12, 40, 10, 4, 4, 3, 4, 4, 2, 8, 3, 2, 4, 4, 2, 1, 1, 1, 1, 1, 1, 1)
 """Relative frequency of each kind: mostly uploads, which keep the most state in the daemon."""
 
 

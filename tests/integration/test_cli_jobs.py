@@ -93,6 +93,12 @@ def test_jobs_are_chosen_by_id_prefix_and_file_name(daemon: Daemon, tmp_path: Pa
     found = subtitle(daemon, "retry", first, second[:15], "a b.mp4")
     assert (found.returncode, ids(found.stdout)) == (0, [first, second, third]), found.stderr
     assert found.stdout.splitlines()[2].endswith("a b.mp4")
+    eventually(lambda: all(map(daemon.is_closed, (first, second, third))), "they have failed again")
+    found = subtitle(daemon, "dismiss", first, "two.mp4")
+    assert (found.returncode, found.stdout.splitlines()[1]) == (0, f"{second} dismissed two.mp4"), (
+        found.stderr
+    )
+    assert {job.id for job in daemon.jobs() if job.is_dismissed} == {first, second}
     listed = subtitle(daemon, "list", "two.mp4", str(tmp_path / "one.mp4"), "--json")
     assert [json.loads(line)["id"] for line in listed.stdout.splitlines()] == [second, first]
     assert json.loads(subtitle(daemon, "status", "two.mp4", "--json").stdout)["id"] == second

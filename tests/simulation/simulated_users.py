@@ -134,13 +134,15 @@ class SimulatedUsers:
         run.request(cancel)
 
     def retry(self, path: str) -> None:
-        """Have a failed job tried again."""
+        """Have the failure of a job dismissed, and the job tried again."""
         run = self._history.run_of_daemon
 
         def retry() -> None:
             job = self._history.job_at(path)
             if job is not None and job.state is JobState.FAILED and job.is_closed:
-                run.dispatcher.dispatch(ev.RetryRequested(job, run.store.segment_rows(job.id)))
+                run.dispatcher.dispatch(ev.FailureDismissed(job))
+                stored = self._history.job_at(path) or job
+                run.dispatcher.dispatch(ev.RetryRequested(stored, run.store.segment_rows(job.id)))
 
         run.request(retry)
 

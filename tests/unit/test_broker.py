@@ -1070,6 +1070,25 @@ def test_retry_decodes_missing_segments_only() -> None:
     assert (b.stored(1).losses, b.jobs["a"].cause, b.jobs["a"].is_closed) == (0, "", False)
 
 
+def test_a_failure_is_dismissed_until_its_job_is_retried() -> None:
+    b = bench("p0", "gpu0")
+    b.submit()
+    b.read(0)
+    b.reply_to_all()
+    b.handle(ev.WriteFailed("a", "no space left on device"))
+    b.handle(ev.FailureDismissed(b.jobs["a"]))
+    dismissed = [b.jobs["a"].is_dismissed]  # its files are still written
+    b.handle(ev.FailureWritten("a", b"a"))
+    dismissed.append(b.jobs["a"].is_dismissed)
+    b.handle(ev.RetryRequested(b.jobs["a"], b.rows("a")))
+    dismissed.append(b.jobs["a"].is_dismissed)
+    assert dismissed == [True, True, False]
+    b.handle(ev.WriteFailed("a", "no space left on device"))
+    b.handle(ev.FailureWritten("a", b"a"))
+    b.handle(ev.FailureDismissed(b.jobs["a"]))
+    assert (b.state("a"), b.jobs["a"].is_dismissed, b.jobs["a"].is_closed) == (JobState.FAILED, True, True)
+
+
 def test_retry_resets_the_losses_of_every_segment() -> None:
     """The cause was repaired: a segment that was lost once must not fail at the next loss."""
     b = bench("p0", "gpu0", attempts=2)

@@ -1,4 +1,4 @@
-"""Commands about existing jobs: list, status, watch, fetch, cancel, retry, delete."""
+"""Commands about existing jobs: list, status, watch, fetch, cancel, retry, dismiss, delete."""
 
 from __future__ import annotations
 
@@ -270,6 +270,16 @@ def retry(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: boo
     """Retry failed jobs; only missing segments are decoded."""
     chosen = select(client, jobs, states=("failed",), tag=tag, is_all=is_all)
     sys.exit(change(chosen, client.retry, _shown(is_json)))
+
+
+@click.command()
+@selection
+@as_json
+@with_client
+def dismiss(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: bool, is_json: bool) -> None:
+    """Dismiss failures: the web page does not report these jobs any more, until they are retried and fail again."""
+    chosen = select(client, jobs, states=("failed",), tag=tag, is_all=is_all)
+    sys.exit(change(chosen, client.dismiss, _shown(is_json, "dismissed")))
 
 
 @click.command()

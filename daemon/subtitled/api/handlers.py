@@ -40,6 +40,7 @@ from subtitled.core.broker import Broker
 from subtitled.core.events import (
     CancelRequested,
     Event,
+    FailureDismissed,
     JobArrived,
     JobMoved,
     PriorityChanged,
@@ -96,6 +97,7 @@ _CHANGES = (
     ms.Commit,
     ms.Cancel,
     ms.Reorder,
+    ms.Dismiss,
     ms.Retry,
     ms.TranslateJob,
     ms.Delete,
@@ -209,6 +211,9 @@ class RequestHandlers:
                 peer.reply(self._stats.stats(request, peer.principal))
             case ms.Reorder(job=job):
                 self._reorder(message, self.find(job, peer).job, peer)
+                peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
+            case ms.Dismiss(job=job):
+                self._dismiss(self.find(job, peer).job)
                 peer.reply(ms.JobInfo(request=request, job=self.facts(job)))
             case ms.Operate() | ms.SetLogLevel() | ms.LoadModel() | ms.UnloadModel():
                 self._admin.handle(message, peer)
@@ -395,6 +400,13 @@ class RequestHandlers:
         if other == job.id or any(one.state is not JobState.QUEUED for one in both):
             raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
         self._dispatch(JobMoved(job=job.id, neighbour=other, is_after=not message.before))
+
+    def _dismiss(self, job: Job) -> None:
+        """Dismiss a failure; raises RefusedError."""
+        if job.state is not JobState.FAILED:
+            raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; it has not failed")
+        if not job.is_dismissed:
+            self._dispatch(FailureDismissed(job))
 
     def query(
         self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str

@@ -75,6 +75,7 @@ def job_facts(
         formats=job.options.formats,
         inbox=display_path(job.options.inbox),
         unheard_count=job.unheard,
+        is_dismissed=job.is_dismissed,
         damaged=media.damaged_s,
         tasks=job.options.tasks,
         audio=media.audio,

@@ -18,14 +18,14 @@ Invariants, kept with `prepare_dispatch`, `lease_dispatch`, `job_lifecycle` and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Any, assert_never
 
 from msgspec.structs import replace
 
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.actions import Action, SavePause, WriteFailure, WriteOutputs
+from subtitled.core.actions import Action, SaveJob, SavePause, WriteFailure, WriteOutputs
 from subtitled.core.job_lifecycle import JobLifecycle
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
@@ -189,6 +189,8 @@ class Broker:
                 self._on_queue_changed(event)
             case ev.JobMoved():
                 self._on_job_moved(event)
+            case ev.FailureDismissed(job=job):
+                self._on_failure_dismissed(job)
             case ev.PauseRequested(is_paused=is_paused):
                 if is_paused is not self.is_paused:
                     self.is_paused = is_paused
@@ -533,6 +535,13 @@ class Broker:
         self.lifecycle.move(job, changed)
         self.lease_dispatch.ready.move(changed)
 
+    def _on_failure_dismissed(self, stored: Job) -> None:
+        if stored.id in self.live_jobs.jobs:  # its files are still written
+            self.live_jobs.change_job(self.live_jobs.job(stored.id), is_dismissed=True)
+        else:
+            changed = replace(stored, is_dismissed=True)
+            self._out.append(SaveJob(job=changed, before=changed.state, event=None))
+
     def _on_cancel(self, name: str) -> None:
         job = self.live_jobs.job(name)
         if job.state is JobState.TRANSLATING:
@@ -546,12 +555,13 @@ class Broker:
 
     def _on_retry(self, event: ev.RetryRequested) -> None:
         self.live_jobs.load_job(event.job, event.segments)
+        changes: dict[str, Any] = {"cause": "", "is_closed": False, "is_dismissed": False}
         if event.job.is_download_missing:
-            self.live_jobs.move_job(event.job, JobEvent.DOWNLOAD_AGAIN, cause="", is_closed=False)
+            self.live_jobs.move_job(event.job, JobEvent.DOWNLOAD_AGAIN, **changes)
             return
         for segment in list(self.live_jobs.jobs[event.job.id].segments.values()):
             is_suspect = segment.state is SegmentState.PENDING and segment.losses > 0
             if segment.state is SegmentState.FAILED or is_suspect:
                 self.live_jobs.move_segment(segment, SegmentEvent.RETRIED, losses=0, cause="")
-        job = self.live_jobs.move_job(event.job, JobEvent.RETRY, losses=0, cause="", is_closed=False)
+        job = self.live_jobs.move_job(event.job, JobEvent.RETRY, losses=0, **changes)
         self.prepare_dispatch.enqueue(job)

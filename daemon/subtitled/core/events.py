@@ -44,6 +44,12 @@ class JobMoved(Struct, frozen=True, kw_only=True):
     is_after: bool = False
 
 
+class FailureDismissed(Struct, frozen=True):
+    """A client dismissed the failure of a job, which comes from the store."""
+
+    job: Job
+
+
 class PauseRequested(Struct, frozen=True):
     """An admin pauses or resumes the queue: while it is paused, nothing more is started."""
 
@@ -267,6 +273,7 @@ Event = (
     | MessageReceived
     | WorkerExited
     | PriorityChanged
+    | FailureDismissed
     | JobMoved
     | PauseRequested
     | ModelRequested

@@ -219,6 +219,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Its place in the queue among jobs of its priority, in place of `order`; None: not moved."""
     unheard: int = 0
     """Stretches of speech for which the model gave no text; known when it is written."""
+    is_dismissed: bool = False
+    """A client has dismissed its failure: the web page does not report it any more."""
 
     @property
     def priority(self) -> int:

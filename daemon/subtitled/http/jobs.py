@@ -44,6 +44,7 @@ def routes() -> list[Route]:
         Route("/api/jobs/{job}", _status, methods=["GET"]),
         Route("/api/jobs/{job}", _cancel, methods=["DELETE"]),
         Route("/api/jobs/{job}/retry", _retry, methods=["POST"]),
+        Route("/api/jobs/{job}/dismiss", _dismiss, methods=["POST"]),
         Route("/api/jobs/{job}/translate", _translate, methods=["POST"]),
         Route("/api/jobs/{job}/events", _events, methods=["GET"]),
         Route("/api/jobs/{job}/result", _result, methods=["GET"]),
@@ -130,6 +131,10 @@ async def _cancel(request: Request) -> Response:
 
 async def _retry(request: Request) -> Response:
     return _json(await _client(request).retry(_job(request)))
+
+
+async def _dismiss(request: Request) -> Response:
+    return _json(await _client(request).dismiss(_job(request)))
 
 
 async def _translate(request: Request) -> Response:

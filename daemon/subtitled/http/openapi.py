@@ -173,6 +173,14 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         "/api/jobs/{job}/retry": {
             "post": _operation("Retry a failed job.", {200: _json("JobFacts")}, job, errors=(404, 409)),
         },
+        "/api/jobs/{job}/dismiss": {
+            "post": _operation(
+                "Dismiss the failure of a job: the web page does not report it any more.",
+                {200: _json("JobFacts")},
+                job,
+                errors=(404, 409),
+            ),
+        },
         "/api/jobs/{job}/translate": {
             "post": _operation(
                 "Translate a job's subtitles; only sentences that are not translated yet.",

@@ -9,7 +9,8 @@ SELECT_JOB = """
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
         language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
-        added_languages, added_models, priority, place, unheard, translation_cause, cancelled_languages
+        added_languages, added_models, priority, place, unheard, translation_cause, cancelled_languages,
+        is_dismissed
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
 JOB_BY_ORDER = f"{SELECT_JOB} WHERE ord = ?"
@@ -24,7 +25,7 @@ UPDATE_JOB = """
         options = (SELECT id FROM settings WHERE data = ?), losses = ?,
         plan_settings = (SELECT id FROM settings WHERE data = ?),
         added_languages = ?, added_models = ?, priority = ?, place = ?, unheard = ?,
-        translation_cause = ?, cancelled_languages = ?,
+        translation_cause = ?, cancelled_languages = ?, is_dismissed = ?,
         is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
         ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END

@@ -234,6 +234,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         unheard=row[27],
         translation_cause=row[28],
         cancelled_languages=tuple(row[29].split()),
+        is_dismissed=bool(row[30]),
     )
     return JobRow(job=job, media=row[11], created_ms=row[16], started_ms=row[17], ended_ms=row[18])
 

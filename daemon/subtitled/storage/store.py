@@ -335,6 +335,7 @@ class Store(Reader):
                 job.unheard,
                 job.translation_cause,
                 " ".join(job.cancelled_languages),
+                job.is_dismissed,
                 job.is_planned,
                 save.media,
                 job.language,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
@@ -57,6 +58,28 @@ async def retry_all(request: Request) -> Response:
         # Skip jobs whose file is missing or whose outputs are still being written.
         with suppress(ServerError):
             await gateway.client.retry(job.id)
+    cache.invalidate()
+    return RedirectResponse("/", 303)
+
+
+async def dismiss(request: Request) -> Response:
+    """Dismiss the failure of a job."""
+    gateway: Gateway = request.app.state.gateway
+    await drain(request)
+    async with daemon_timeout():
+        await gateway.client.dismiss(request.path_params["job"])
+    return redirect_back(request)
+
+
+async def dismiss_all(request: Request) -> Response:
+    """Dismiss all failures that the overview counts."""
+    gateway: Gateway = request.app.state.gateway
+    cache: StatusCache = request.app.state.status_cache
+    await drain(request)
+    for job in await gateway.client.list(("failed",), limit=MAX_LISTED):
+        if not job.is_dismissed:
+            with suppress(ServerError):  # retried or deleted meanwhile
+                await gateway.retry_while_busy(partial(gateway.client.dismiss, job.id))
     cache.invalidate()
     return RedirectResponse("/", 303)
 

@@ -19,7 +19,6 @@ from subtitled.http.errors import RequestError
 from subtitled.http.gateway import Gateway
 from subtitled.languages import code_of
 from subtitled.web import rendering
-from subtitled.web.dismissed import Dismissed
 from subtitled.web.i18n import Translator, language_choices, language_of
 from subtitled.web.status_cache import (
     MAX_FAILED,
@@ -180,7 +179,7 @@ async def _context(request: Request) -> dict[str, Any]:
         if not worker.has_left
     ]
     decoders = {worker.slot for worker in snapshot.stats.workers if worker.role == "prepare"}
-    failed = Dismissed.of(request).without(recently_failed(snapshot.failed, time.time() * 1000))
+    failed = recently_failed(snapshot.failed, time.time() * 1000)
     running = snapshot.running if list_filter.is_default else ()
     failures = failed[:MAX_FAILURES_SHOWN] if list_filter.is_default else ()
     counts = snapshot.stats.jobs

@@ -128,8 +128,12 @@ def is_not_working(worker: WorkerFacts) -> bool:
 
 
 def recently_failed(failed: Iterable[JobFacts], now_ms: float) -> tuple[JobFacts, ...]:
-    """Return the jobs that failed in the last 24 hours."""
-    return tuple(job for job in failed if (job.ended_ms or job.created_ms) > now_ms - RECENT_MS)
+    """Return the jobs that failed in the last 24 hours and are not dismissed."""
+    return tuple(
+        job
+        for job in failed
+        if (job.ended_ms or job.created_ms) > now_ms - RECENT_MS and not job.is_dismissed
+    )
 
 
 def recent_faults(failed: Iterable[JobFacts]) -> tuple[JobFacts, ...]:
