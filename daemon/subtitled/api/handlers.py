@@ -382,7 +382,7 @@ class RequestHandlers:
             model=options.get(model, model) if model else None,
             inbox=os.fsencode(message.inbox),
             is_damaged=message.is_damaged,
-            is_unheard=message.is_unheard,
+            is_untranscribed=message.is_untranscribed,
         )
 
     def _reorder(self, message: ms.Reorder, job: Job, peer: Peer) -> None:
@@ -470,8 +470,8 @@ class RequestHandlers:
             return
 
         def read() -> ms.JobFacts:
-            missing, unheard = speech_without_text(row, self._store.readers.get().results(job.id))
-            return replace(facts, missing=_span_texts(missing), unheard=_span_texts(unheard))
+            missing, untranscribed = speech_without_text(row, self._store.readers.get().results(job.id))
+            return replace(facts, missing=_span_texts(missing), untranscribed=_span_texts(untranscribed))
 
         def done(complete: ms.JobFacts) -> None:
             peer.reply(ms.JobInfo(request=request, job=complete))

@@ -65,7 +65,7 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     cues: tuple[AlignedCue, ...]
     missing: tuple[MissingSpan, ...]
     """Speech that could not be decoded."""
-    unheard: tuple[MissingSpan, ...]
+    untranscribed: tuple[MissingSpan, ...]
     """Speech for which the model gave no text."""
     damaged: tuple[tuple[float, float], ...]
     """Where audio of the file is lost, in seconds."""
@@ -303,7 +303,7 @@ def cues_json(content: bytes, version: int) -> bytes:
             fast_cues=transcript.fast_cues,
             cues=cues,
             missing=transcript.missing,
-            unheard=transcript.unheard,
+            untranscribed=transcript.untranscribed,
             damaged=transcript.damaged,
             version=version,
             author=edit.author if edit else "",

@@ -407,7 +407,9 @@ class JobWriter:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
         ended = (
-            ev.FailureWritten if is_failure else partial(ev.OutputsWritten, unheard=len(transcript.unheard))
+            ev.FailureWritten
+            if is_failure
+            else partial(ev.OutputsWritten, untranscribed=len(transcript.untranscribed))
         )
         if not job.options.output:  # the client fetches the result
             self._ended(ended(job.id, job.location))
@@ -477,7 +479,7 @@ class JobWriter:
         ended = (
             ev.FailureWritten
             if is_failure
-            else partial(ev.OutputsWritten, unheard=len(work.transcript.unheard))
+            else partial(ev.OutputsWritten, untranscribed=len(work.transcript.untranscribed))
         )
         is_retried = job.id in self._retried
 
@@ -833,7 +835,7 @@ def _failure_text(work: OutputJob) -> str:
     text = error_text(job.id, os.fsdecode(job.source), job.cause, remedy)
     for heading, spans in (
         ("Missing speech", work.transcript.missing),
-        ("Speech without text", work.transcript.unheard),
+        ("Speech without text", work.transcript.untranscribed),
     ):
         if spans:
             rows = (f"  {clock(gap.start_ms, '.')} - {clock(gap.end_ms, '.')}  {gap.cause}" for gap in spans)

@@ -353,7 +353,7 @@ def compose(
     is_split = media.audio.mix == "split" if media.audio else job.options.channels == "split"
     segments: list[SegmentTranscript] = []
     missing: list[MissingSpan] = []
-    unheard: list[MissingSpan] = []
+    untranscribed: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
         source, offset = found.plan.source, media.offset_of(found.plan.source.track)
@@ -371,7 +371,7 @@ def compose(
             source.mix if is_split and source.mix in {"left", "right"} else "",
         )
         segments += _segments(found, result, phrases, offset, channel=" ".join(filter(None, channel)))
-        unheard += _unheard(found.plan, result, offset)
+        untranscribed += _untranscribed(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
@@ -385,7 +385,7 @@ def compose(
         segments=tuple(segments),
         skipped=tuple(_missing(skip.span, media.offset_samples, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
-        unheard=tuple(unheard),
+        untranscribed=tuple(untranscribed),
         damaged=media.damaged_s,
     )
     filtered = _filtered(transcript, job.options)
@@ -404,21 +404,21 @@ def compose(
 def speech_without_text(
     row: JobRow, results: Iterable[ResultRow]
 ) -> tuple[tuple[MissingSpan, ...], tuple[MissingSpan, ...]]:
-    """Return a job's `missing` and `unheard` speech, as in its transcript; a damaged result is missing speech.
+    """Return a job's `missing` and `untranscribed` speech, as in its transcript; a damaged result is missing speech.
 
     Without a layout, and so fast enough for a thread of the daemon.
     """
     media = row.media_facts
     missing: list[MissingSpan] = []
-    unheard: list[MissingSpan] = []
+    untranscribed: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
         offset = media.offset_of(found.plan.source.track)
         if isinstance(result, _NoResult):
             missing += _missing_segment(found, offset, result.cause)
         else:
-            unheard += _unheard(found.plan, result, offset)
-    return tuple(missing), tuple(unheard)
+            untranscribed += _untranscribed(found.plan, result, offset)
+    return tuple(missing), tuple(untranscribed)
 
 
 def source_name(job: Job) -> str:
@@ -525,8 +525,8 @@ def _missing_segment(found: ResultRow, offset: int, cause: str) -> Iterator[Miss
     return (_missing(span, offset, cause) for span in found.plan.spans)
 
 
-def _unheard(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:
-    for start_ms, end_ms in result.unheard:
+def _untranscribed(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:
+    for start_ms, end_ms in result.untranscribed:
         start = to_media(plan, start_ms * SAMPLES_PER_MS)
         end = to_media(plan, end_ms * SAMPLES_PER_MS, is_end=True)
         yield _missing(

@@ -9,7 +9,7 @@ SELECT_JOB = """
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
         language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
-        added_languages, added_models, priority, place, unheard, translation_cause, cancelled_languages,
+        added_languages, added_models, priority, place, untranscribed, translation_cause, cancelled_languages,
         is_dismissed
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
@@ -24,7 +24,7 @@ UPDATE_JOB = """
     UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?,
         options = (SELECT id FROM settings WHERE data = ?), losses = ?,
         plan_settings = (SELECT id FROM settings WHERE data = ?),
-        added_languages = ?, added_models = ?, priority = ?, place = ?, unheard = ?,
+        added_languages = ?, added_models = ?, priority = ?, place = ?, untranscribed = ?,
         translation_cause = ?, cancelled_languages = ?, is_dismissed = ?,
         is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
         started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
@@ -56,7 +56,7 @@ LIST_JOBS_OF_OWNER_AND_TAG = """
 SEARCH_NAMES = "SELECT rowid FROM names WHERE names MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 NEWEST_NAMES = "SELECT ord FROM jobs WHERE ord < ? ORDER BY ord DESC LIMIT ?"
 # What filters and orders of lists need of each job.
-SELECT_FILTERED = "SELECT ord, state, owner, tag, name, language, unheard, options, media FROM jobs"
+SELECT_FILTERED = "SELECT ord, state, owner, tag, name, language, untranscribed, options, media FROM jobs"
 NEWEST_FILTERED = f"{SELECT_FILTERED} WHERE ord < ? ORDER BY ord DESC LIMIT ?"
 OLDEST_FILTERED = f"{SELECT_FILTERED} WHERE ord > ? ORDER BY ord LIMIT ?"
 SETTINGS = "SELECT data FROM settings WHERE id = ?"

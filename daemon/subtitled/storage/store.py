@@ -332,7 +332,7 @@ class Store(Reader):
                 msgspec.msgpack.encode(job.added_models) if job.added_models else None,
                 job.changed_priority,
                 job.place,
-                job.unheard,
+                job.untranscribed,
                 job.translation_cause,
                 " ".join(job.cancelled_languages),
                 job.is_dismissed,
