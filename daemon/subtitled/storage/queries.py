@@ -15,21 +15,27 @@ SELECT_JOB = """
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
 JOB_BY_ORDER = f"{SELECT_JOB} WHERE ord = ?"
 ADD_SETTINGS = "INSERT INTO settings (data) VALUES (?) ON CONFLICT DO NOTHING"
+# The values of both are those of `Store._job_values`.
 INSERT_JOB = """
     INSERT INTO jobs (id, ord, state, source, name, location, size, mtime_ns, options, losses, plan_settings,
         is_planned, language, language_probability, cause, is_closed, created_ms, owner, tag, sha256, repetition)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM settings WHERE data = ?), ?,
-        (SELECT id FROM settings WHERE data = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    VALUES (:id, :order, :state, :source, :name, :location, :size, :mtime_ns,
+        (SELECT id FROM settings WHERE data = :options), :losses,
+        (SELECT id FROM settings WHERE data = :plan_settings), :is_planned, :language, :language_probability,
+        :cause, :is_closed, :now_ms, :owner, :tag, :sha256, :repetition)"""
 UPDATE_JOB = """
-    UPDATE jobs SET state = ?, location = ?, size = ?, mtime_ns = ?, sha256 = ?,
-        options = (SELECT id FROM settings WHERE data = ?), losses = ?,
-        plan_settings = (SELECT id FROM settings WHERE data = ?),
-        added_languages = ?, added_models = ?, priority = ?, place = ?, untranscribed = ?,
-        translation_cause = ?, cancelled_languages = ?, is_dismissed = ?,
-        is_planned = ?, media = coalesce(?, media), language = ?, language_probability = ?, cause = ?, is_closed = ?,
-        started_ms = CASE WHEN ? THEN coalesce(started_ms, ?) ELSE started_ms END,
-        ended_ms = CASE WHEN ? THEN NULL WHEN ? THEN ? ELSE ended_ms END
-    WHERE id = ? AND state = ?"""
+    UPDATE jobs SET state = :state, location = :location, size = :size, mtime_ns = :mtime_ns, sha256 = :sha256,
+        options = (SELECT id FROM settings WHERE data = :options), losses = :losses,
+        plan_settings = (SELECT id FROM settings WHERE data = :plan_settings),
+        added_languages = :added_languages, added_models = :added_models, priority = :changed_priority,
+        place = :place, untranscribed = :untranscribed, translation_cause = :translation_cause,
+        cancelled_languages = :cancelled_languages, is_dismissed = :is_dismissed,
+        is_planned = :is_planned, media = coalesce(:media, media),
+        language = :language, language_probability = :language_probability, cause = :cause,
+        is_closed = :is_closed,
+        started_ms = CASE WHEN :is_start THEN coalesce(started_ms, :now_ms) ELSE started_ms END,
+        ended_ms = CASE WHEN :is_live THEN NULL WHEN :is_transition THEN :now_ms ELSE ended_ms END
+    WHERE id = :id AND state = :before"""
 FORGET_NAME = "INSERT INTO names (names, rowid, name) SELECT 'delete', ord, name FROM jobs WHERE id = ?"
 RENAME_SOURCE = "UPDATE jobs SET source = ?, name = ?, location = ? WHERE id = ?"
 ADD_NAME = "INSERT INTO names (rowid, name) SELECT ord, name FROM jobs WHERE id = ?"

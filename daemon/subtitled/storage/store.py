@@ -158,26 +158,16 @@ class Store(Reader):
             if newest is not None and is_replaced:
                 begun_ms = newest.begun_ms
                 self._db.execute(sql.DELETE_EDIT, (job.id, task, newest.version))
-            values = (
-                job.id,
-                task,
-                current + 1,
-                now_ms,
-                begun_ms,
-                author,
-                draft_session,
-                restored,
-                cues,
-                data,
+            version = (job.id, task, current + 1)
+            self._db.execute(
+                sql.INSERT_EDIT, (*version, now_ms, begun_ms, author, draft_session, restored, cues, data)
             )
-            self._db.execute(sql.INSERT_EDIT, values)
             size = 0
-            for number, (version, *_, length) in enumerate(
-                self._db.execute(sql.EDIT_VERSIONS, (job.id, task)).fetchall()
-            ):
+            rows = self._db.execute(sql.EDIT_VERSIONS, (job.id, task)).fetchall()
+            for number, (old, *_, length) in enumerate(rows):
                 size += length or 0
                 if number and (number >= MAX_EDITS or size > MAX_EDIT_BYTES):
-                    self._db.execute(sql.DELETE_EDIT, (job.id, task, version))
+                    self._db.execute(sql.DELETE_EDIT, (job.id, task, old))
             if is_replaced:
                 return []
             state = job.state.value
@@ -228,7 +218,7 @@ class Store(Reader):
     def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
         match save:
             case SaveNewJob(job=job):
-                self._insert_job(job, now_ms)
+                self._db.execute(sql.INSERT_JOB, self._job_values(job, now_ms))
                 return self._record(now_ms, "job", job.id, job.owner, "", "", "accepted", job.state.value, "")
             case SaveJob(job=job, before=before, event=event):
                 self._update_job(save, now_ms)
@@ -285,90 +275,38 @@ class Store(Reader):
                     continue
             self._db.execute(sql.PUT_TRANSLATION, (job, *msgspec.structs.astuple(row)))
 
-    def _insert_job(self, job: Job, now_ms: int) -> None:
-        options, settings = self._settings(job)
-        self._db.execute(
-            sql.INSERT_JOB,
-            (
-                job.id,
-                job.order,
-                job.state.value,
-                job.source,
-                file_name(job.source),
-                job.location,
-                job.size,
-                job.mtime_ns,
-                options,
-                job.losses,
-                settings,
-                job.is_planned,
-                job.language,
-                job.language_probability,
-                job.cause,
-                job.is_closed,
-                now_ms,
-                job.owner,
-                job.tag,
-                job.sha256,
-                job.repetition,
-            ),
-        )
-
     def _update_job(self, save: SaveJob, now_ms: int) -> None:
         job = save.job
-        options, settings = self._settings(job)
-        self._change(
-            sql.UPDATE_JOB,
-            (
-                job.state.value,
-                job.location,
-                job.size,
-                job.mtime_ns,
-                job.sha256,
-                options,
-                job.losses,
-                settings,
-                " ".join(job.added_languages),
-                msgspec.msgpack.encode(job.added_models) if job.added_models else None,
-                job.changed_priority,
-                job.place,
-                job.untranscribed,
-                job.translation_cause,
-                " ".join(job.cancelled_languages),
-                job.is_dismissed,
-                job.is_planned,
-                save.media,
-                job.language,
-                job.language_probability,
-                job.cause,
-                job.is_closed,
-                save.event in _STARTS,
-                now_ms,
-                job.state in JOB_LIVE,
-                save.event is not None,
-                now_ms,
-                job.id,
-                save.before.value,
-            ),
-            f"job {job.id} is not {save.before.value}",
-        )
+        values = self._job_values(job, now_ms) | {
+            "before": save.before.value,
+            "media": save.media,
+            "is_start": save.event in _STARTS,
+            "is_live": job.state in JOB_LIVE,
+            "is_transition": save.event is not None,
+        }
+        self._change(sql.UPDATE_JOB, values, f"job {job.id} is not {save.before.value}")
         if save.cues is not None:
-            values = (
-                job.id,
-                job.options.task,
-                1,
-                now_ms,
-                now_ms,
-                "",
-                "",
-                None,
-                len(save.cues),
-                pack_cues(save.cues),
-            )
-            self._db.execute(sql.INSERT_EDIT, values)
-            self._db.execute(sql.MARK_EDITS_WRITTEN, (job.id, job.options.task, 1))
+            version = (job.id, job.options.task, 1)
+            data = pack_cues(save.cues)
+            self._db.execute(sql.INSERT_EDIT, (*version, now_ms, now_ms, "", "", None, len(save.cues), data))
+            self._db.execute(sql.MARK_EDITS_WRITTEN, version)
         if save.waveform is not None:
             self._db.execute(sql.PUT_WAVEFORM, (job.id, save.waveform))
+
+    def _job_values(self, job: Job, now_ms: int) -> dict[str, object]:
+        """Return a job as the values of `INSERT_JOB` and `UPDATE_JOB`, by name."""
+        options, settings = self._settings(job)
+        return {
+            **{name: getattr(job, name) for name in job.__struct_fields__},
+            "now_ms": now_ms,
+            "state": job.state.value,
+            "name": file_name(job.source),
+            "options": options,
+            "plan_settings": settings,
+            "added_languages": " ".join(job.added_languages),
+            "added_models": msgspec.msgpack.encode(job.added_models) if job.added_models else None,
+            "cancelled_languages": " ".join(job.cancelled_languages),
+        }
 
     def _settings(self, job: Job) -> tuple[bytes, bytes]:
         """Store a job's options and plan settings if they are new; return them encoded."""
@@ -400,7 +338,7 @@ class Store(Reader):
         cursor = self._db.execute(sql.INSERT_JOURNAL, (at_ms, *row))
         return journal_entry((cursor.lastrowid or 0, at_ms, *row))
 
-    def _change(self, statement: str, values: tuple[Any, ...], fault: str) -> None:
+    def _change(self, statement: str, values: tuple[Any, ...] | dict[str, object], fault: str) -> None:
         if self._db.execute(statement, values).rowcount != 1:
             raise StoreError(f"database: {fault}; memory and database disagree")
 
