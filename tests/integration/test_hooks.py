@@ -26,7 +26,7 @@ from subtitled.core.actions import SaveJob, SaveNewJob
 from subtitled.core.records import Job, Options
 from subtitled.core.states import JobEvent, JobState
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.journal_reader import HookStop, JobEnded, JournalReader
+from subtitled.hooks.journal_reader import JobEnded, JournalReader
 from subtitled.storage.store import Store
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ ENDED = JobEnded(
 # -- commands ------------------------------------------------------------------------------------------------
 
 
-def run(script: str, *, timeout_s: float = 60, stopping: HookStop | None = None) -> str | None:
+def run(script: str, *, timeout_s: float = 60, stopping: threading.Event | None = None) -> str | None:
     command = (sys.executable, "-c", script)
     environ = {"PATH": os.environ["PATH"], "SECRET_OF_THE_DAEMON": "1"}
-    return commands.run(command, ENDED, environ, timeout_s, stopping or HookStop())
+    return commands.run(command, ENDED, environ, timeout_s, stopping or threading.Event())
 
 
 def test_command_receives_the_job_fields_and_no_secrets(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_failed_command_is_reported_with_its_output() -> None:
     assert run("print('no such library'); raise SystemExit(3)") == (
         f"{sys.executable} exited with status 3: no such library"
     )
-    fault = commands.run(("/nowhere/x",), ENDED, {}, 1, HookStop())
+    fault = commands.run(("/nowhere/x",), ENDED, {}, 1, threading.Event())
     assert (
         fault == "/nowhere/x cannot be started: No such file or directory; correct the command of the inbox"
     )
@@ -105,7 +105,7 @@ def test_command_over_its_timeout_is_killed_with_its_children(tmp_path: Path) ->
 
 
 def test_command_is_stopped_when_the_daemon_stops(tmp_path: Path) -> None:
-    stopping = HookStop()
+    stopping = threading.Event()
     path = tmp_path / "pid"
 
     def stop_it() -> None:
@@ -159,7 +159,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def deliver(url: str, secret_file: str = "", attempts: int = 3) -> str | None:
-    return webhook.deliver(url, secret_file, ENDED, HookStop(), attempts=attempts, first_wait_s=0.01)
+    return webhook.deliver(url, secret_file, ENDED, threading.Event(), attempts=attempts, first_wait_s=0.01)
 
 
 def test_webhook_message_is_signed(receiver: Receiver, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_unreadable_secret_sends_no_unsigned_message(receiver: Receiver) -> None
 
 def test_webhook_stops_when_the_daemon_stops(receiver: Receiver) -> None:
     receiver.answers = [500]
-    stopping = HookStop()
+    stopping = threading.Event()
     stopping.set()
     assert webhook.deliver(receiver.url, "", ENDED, stopping, attempts=3) is None
 
@@ -241,7 +241,7 @@ class Deliveries:
         self.refuses = False
         self.handled: list[int] = []
 
-    def __call__(self, ended: JobEnded, _: HookStop) -> bool:
+    def __call__(self, ended: JobEnded, _: threading.Event) -> bool:
         """Take an end."""
         self.jobs.append(ended.job)
         return not self.refuses

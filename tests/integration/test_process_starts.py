@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from integration.test_layout_process import finished
 from integration.test_supervisor import SETTINGS
 from subtitled.core.plan import AudioSource
 from subtitled.hooks import commands
-from subtitled.hooks.journal_reader import HookStop
 from subtitled.media.preview_pool import AudioRange, PreviewPool
 from subtitled.output.layout_process import LayoutProcess
 from subtitled.runtime import processes
@@ -79,7 +79,7 @@ def test_preview_process_is_started(failures: list[object], tmp_path: Path) -> N
 
 def test_command_of_an_inbox_is_run(failures: list[object], tmp_path: Path) -> None:
     command = (sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')")
-    assert commands.run(command, ENDED, os.environ, 60, HookStop()) == ""
+    assert commands.run(command, ENDED, os.environ, 60, threading.Event()) == ""
     assert (tmp_path / "ran").exists()
     assert len(failures) == FAILURES
 
@@ -87,7 +87,7 @@ def test_command_of_an_inbox_is_run(failures: list[object], tmp_path: Path) -> N
 def test_command_that_waits_for_its_start_does_not_hold_up_the_stop(
     monkeypatch: pytest.MonkeyPatch, failures: list[object]
 ) -> None:
-    stopping = HookStop()
+    stopping = threading.Event()
     stopping.set()
     monkeypatch.setattr(processes, "START_RETRY_S", 3600)
     assert commands.run(("/bin/true",), ENDED, os.environ, 3600, stopping) is None
@@ -95,7 +95,7 @@ def test_command_that_waits_for_its_start_does_not_hold_up_the_stop(
 
 
 def test_command_that_does_not_exist_fails_at_once(tmp_path: Path) -> None:
-    problem = commands.run((str(tmp_path / "none"),), ENDED, os.environ, 3600, HookStop())
+    problem = commands.run((str(tmp_path / "none"),), ENDED, os.environ, 3600, threading.Event())
     assert problem is not None
     assert "No such file" in problem
 

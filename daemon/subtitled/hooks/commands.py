@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
 import msgspec
 
-from subtitled.hooks.journal_reader import HookStop, JobEnded
+from subtitled.hooks.journal_reader import JobEnded
 from subtitled.runtime.processes import describe_status, start_process
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
@@ -39,7 +40,11 @@ def environment(ended: JobEnded, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str], ended: JobEnded, environ: Mapping[str, str], timeout_s: float, stopping: HookStop
+    command: Sequence[str],
+    ended: JobEnded,
+    environ: Mapping[str, str],
+    timeout_s: float,
+    stopping: threading.Event,
 ) -> str | None:
     """Run a command without a shell; return why it failed, "" on success, None when the daemon stops first.
 
@@ -63,7 +68,7 @@ def run(
                 start_new_session=True,
             )
         except OSError as error:
-            if stopping.is_set:
+            if stopping.is_set():
                 return None
             return f"{command[0]} cannot be started: {error.strerror}; correct the command of the inbox"
         while process.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from subtitled import log
 from subtitled.config.schema import Config, InboxConfig
 from subtitled.errors import NoSpaceError
 from subtitled.hooks import commands, webhook
-from subtitled.hooks.journal_reader import HookStop, JobEnded, JournalReader
+from subtitled.hooks.journal_reader import JobEnded, JournalReader
 from subtitled.runtime.background import CallInLoop
 from subtitled.storage.rows import JournalEntry
 from subtitled.storage.store import Store
@@ -66,7 +67,7 @@ class HookDispatcher:
             self._save_mark(name, reader.seq)  # those that wait for the loop are not called any more
 
     def _set_reader(
-        self, name: str, deliver: Callable[[JobEnded, HookStop], bool], *, is_wanted: bool
+        self, name: str, deliver: Callable[[JobEnded, threading.Event], bool], *, is_wanted: bool
     ) -> None:
         if is_wanted and name not in self._readers:
             reader = self._readers[name] = JournalReader(
@@ -93,7 +94,7 @@ class HookDispatcher:
         with contextlib.suppress(NoSpaceError):  # the end is then delivered again after the next start
             self._store.save_hook_position(name, seq)
 
-    def _run_command(self, ended: JobEnded, stopping: HookStop) -> bool:
+    def _run_command(self, ended: JobEnded, stopping: threading.Event) -> bool:
         inbox = next((one for one in self._config.inbox if _root(one) == ended.inbox), None)
         command = () if inbox is None else inbox.on_done if ended.event == "job.done" else inbox.on_failed
         if inbox is None or not command:
@@ -101,7 +102,7 @@ class HookDispatcher:
         fault = commands.run(command, ended, self._environ, inbox.command_timeout_s, stopping)
         return self._report(ended, "command", command[0], fault)
 
-    def _send(self, ended: JobEnded, stopping: HookStop) -> bool:
+    def _send(self, ended: JobEnded, stopping: threading.Event) -> bool:
         hook = self._config.webhook
         fault = webhook.deliver(hook.url, hook.secret_file, ended, stopping, attempts=hook.attempts)
         return self._report(ended, "webhook", "", fault)

@@ -33,26 +33,6 @@ STOP_S = 2.0
 _log = log.get()
 
 
-class HookStop:
-    """Signals deliveries that the daemon stops, and interrupts their waits."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """End all present and future waits."""
-        self._event.set()
-
-    @property
-    def is_set(self) -> bool:
-        """The daemon stops."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; return whether the daemon stops."""
-        return self._event.wait(seconds)
-
-
 class JournalReader:
     """Reads the journal of `database` in a thread and calls `deliver` in it, one end at a time.
 
@@ -65,7 +45,7 @@ class JournalReader:
         self,
         name: str,
         database: Path,
-        deliver: Callable[[JobEnded, HookStop], bool],
+        deliver: Callable[[JobEnded, threading.Event], bool],
         *,
         sync: Callable[[], None],
         handled: Callable[[int], None],
@@ -76,7 +56,7 @@ class JournalReader:
         self._handled = handled
         self.seq = 0
         """The last entry that is delivered."""
-        self._stopping = HookStop()
+        self._stopping = threading.Event()
         self._has_news = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -97,7 +77,7 @@ class JournalReader:
             self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        while not self._stopping.is_set:
+        while not self._stopping.is_set():
             try:
                 with contextlib.closing(self._open()) as db:
                     self._deliver_all(db)
@@ -107,14 +87,16 @@ class JournalReader:
                 self._stopping.wait(RETRY_S)
 
     def _deliver_all(self, db: sqlite3.Connection) -> None:
-        while not self._stopping.is_set:
+        while not self._stopping.is_set():
             self._has_news.clear()
             rows = db.execute(JOB_ENDS, (self.seq, ENTRIES)).fetchall()
             if rows:
                 self._sync()
             for seq, job, state in rows:
                 ended = self._closed(db, seq, job, state)
-                if self._stopping.is_set or (ended is not None and not self._deliver(ended, self._stopping)):
+                if self._stopping.is_set() or (
+                    ended is not None and not self._deliver(ended, self._stopping)
+                ):
                     return
                 self.seq = seq
                 self._handled(seq)

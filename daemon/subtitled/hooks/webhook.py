@@ -6,12 +6,13 @@ import hashlib
 import hmac
 import http.client
 import ssl
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from subtitled.hooks.journal_reader import HookStop, JobEnded
+from subtitled.hooks.journal_reader import JobEnded
 from subtitled.version import VERSION
 
 SIGNATURE = "X-Subtitled-Signature"
@@ -30,7 +31,7 @@ def deliver(
     url: str,
     secret_file: str,
     ended: JobEnded,
-    stopping: HookStop,
+    stopping: threading.Event,
     *,
     attempts: int,
     first_wait_s: float = FIRST_WAIT_S,
@@ -45,7 +46,7 @@ def deliver(
     for attempt in range(attempts):
         if attempt and stopping.wait(min(MAX_WAIT_S, first_wait_s * 2 ** (attempt - 1))):
             return None
-        if stopping.is_set:
+        if stopping.is_set():
             return None
         fault = _post(url, secret_file, ended, body)
         if not fault:
