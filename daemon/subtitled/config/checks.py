@@ -72,40 +72,41 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _DEVICE = re.compile(r"cpu|cuda:(\d{1,3}|(GPU|MIG)-[0-9a-zA-Z/-]+)")
 
 
-def check(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
-    """Report the faults of `config` to `faults`; keys with a fault already are skipped.
-
-    `check_paths`: also check that folders and files exist and are accessible.
-    """
-    _check_model(config, faults, check_paths=check_paths)
-    _check_named_models(config, faults, check_paths=check_paths)
+def check(config: Config, faults: ConfigFaults) -> None:
+    """Report the faults of `config` to `faults`; keys with a fault already are skipped."""
+    _check_model(config, faults)
+    _check_named_models(config, faults)
     _check_decoding(config, faults)
     _check_devices(config, faults)
     _check_times(config, faults)
-    _check_inbox_values(config, faults, check_paths=check_paths)
-    _check_inbox_folders(config, faults, check_paths=check_paths)
+    _check_inbox_values(config, faults)
+    _check_inbox_folders(config, faults)
     _check_clients(config, faults)
     _check_sockets(config, faults)
     _check_cluster(config, faults)
     _check_uploads(config, faults)
     _check_url(config, faults)
-    _check_http(config, faults, check_paths=check_paths)
-    _check_hooks(config, faults, check_paths=check_paths)
-    _check_state(config, faults, check_paths=check_paths)
+    _check_http(config, faults)
+    _check_hooks(config, faults)
+    _check_state(config, faults)
 
 
-def _check_model(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_model(config: Config, faults: ConfigFaults) -> None:
     name = config.model.name
     if not faults.is_faulty("model.name"):
-        _check_source("model.name", name, faults, check_paths=check_paths)
+        _check_source("model.name", name, faults)
     _check_weights("model", config.model, faults)
 
 
-def _check_source(key: str, source: str, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_source(key: str, source: str, faults: ConfigFaults) -> None:
     if not source:
         faults.add(key, source, 'a Whisper size, a hub id, a CTranslate2 folder, or "demo"')
     elif is_folder(source):
-        if check_paths and not is_convertible(Path(source)) and (why := fault_of(Path(source))) is not None:
+        if (
+            faults.checks_paths
+            and not is_convertible(Path(source))
+            and (why := fault_of(Path(source))) is not None
+        ):
             faults.add(key, source, f"a folder that holds a CTranslate2 model: {why}")
     elif source.startswith("openai/whisper-"):
         near = difflib.get_close_matches(_size_in(source), SIZES, n=1)
@@ -132,7 +133,7 @@ def _check_weights(key: str, model: ModelConfig | NamedModelConfig, faults: Conf
         faults.add(f"{key}.compute_type", model.compute_type, ", ".join(COMPUTE_TYPES))
 
 
-def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_named_models(config: Config, faults: ConfigFaults) -> None:
     names = {config.model.name: "model.name"}
     for index, model in enumerate(config.models):
         key = f"models[{index}]"
@@ -145,9 +146,9 @@ def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bo
             names.setdefault(model.name, f"{key}.name")
         kind = kind_of(model)
         if kind == "whisper" and not faults.is_faulty(f"{key}.source"):
-            _check_source(f"{key}.source", model.source, faults, check_paths=check_paths)
+            _check_source(f"{key}.source", model.source, faults)
         if kind != "whisper":
-            _check_translator(key, model, faults, check_paths=check_paths)
+            _check_translator(key, model, faults)
         if kind != "openai" and model.endpoint and not faults.is_faulty(f"{key}.endpoint"):
             faults.add(f"{key}.endpoint", model.endpoint, f'"", or engine = "openai"; engine is "{kind}"')
         _check_weights(key, model, faults)
@@ -163,7 +164,7 @@ def _check_named_models(config: Config, faults: ConfigFaults, *, check_paths: bo
             )
 
 
-def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults) -> None:
     """Check a model that translates text."""
     if model.tasks:
         faults.add(
@@ -190,12 +191,12 @@ def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults, *
             faults.add(f"{key}.source", model.source, '"" for engine = "openai"; the endpoint has the model')
         if model.preload:
             faults.add(f"{key}.preload", model.preload, '0 for engine = "openai"; no worker loads the model')
-        _check_readable(f"{key}.api_key_file", model.api_key_file, faults, check_paths=check_paths)
+        _check_readable(f"{key}.api_key_file", model.api_key_file, faults)
     elif not model.source:
         faults.add(
             f"{key}.source", "", "a hub id, or the folder of a translation model in CTranslate2 format"
         )
-    elif is_folder(model.source) and check_paths and not is_convertible(Path(model.source)):
+    elif is_folder(model.source) and faults.checks_paths and not is_convertible(Path(model.source)):
         why = fault_of(Path(model.source))
         if why is None and not is_translation_model(model.source):
             why = "its model transcribes and does not translate text"
@@ -260,7 +261,7 @@ def _check_times(config: Config, faults: ConfigFaults) -> None:
         faults.add("segments.min_speech_ms", segments.min_speech_ms, allowed)
 
 
-def _check_inbox_values(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
     models = configured_models(config)
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}]"
@@ -282,7 +283,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults, *, check_paths: bo
         _check_inbox_model(key, inbox, models, faults)
         if len(set(inbox.tasks)) < len(inbox.tasks):
             faults.add(f"{key}.tasks", inbox.tasks, "each task once")
-        _check_inbox_translations(key, inbox, models, faults, check_paths=check_paths)
+        _check_inbox_translations(key, inbox, models, faults)
         _check_layout(key, inbox, faults)
 
 
@@ -311,8 +312,6 @@ def _check_inbox_translations(
     inbox: InboxConfig,
     models: Sequence[ConfiguredModel],
     faults: ConfigFaults,
-    *,
-    check_paths: bool,
 ) -> None:
     language = option_of(inbox.language)
     source = None if language in {"auto", "multi"} else language
@@ -325,14 +324,14 @@ def _check_inbox_translations(
         except ModelChoiceError as error:
             faults.add(f"{key}.translate_to", name, f"a language that a model translates to: {error}")
             return
-    _check_readable(f"{key}.glossary", inbox.glossary, faults, check_paths=check_paths)
+    _check_readable(f"{key}.glossary", inbox.glossary, faults)
 
 
-def _check_readable(key: str, path: str, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_readable(key: str, path: str, faults: ConfigFaults) -> None:
     """Check a file that is read later; "" is none."""
     if not path or faults.is_faulty(key) or not _is_absolute(key, path, faults):
         return
-    if check_paths and not os.access(path, os.R_OK):
+    if faults.checks_paths and not os.access(path, os.R_OK):
         faults.add(key, path, f"a file that user {os.geteuid()} may read")
 
 
@@ -356,28 +355,28 @@ def _check_layout(key: str, inbox: InboxConfig, faults: ConfigFaults) -> None:
         faults.add(f"{key}.profile", inbox.profile, f"its limits contradict each other: {error}")
 
 
-def _check_inbox_folders(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_inbox_folders(config: Config, faults: ConfigFaults) -> None:
     """Check that no inbox is in another, and no output in an inbox, which would process it as a source."""
     trees: dict[str, str] = {}
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}].path"
         if faults.is_faulty(key) or not _is_absolute(key, inbox.path, faults):
             continue
-        tree = _resolved(inbox.path, check_paths=check_paths)
+        tree = _resolved(inbox.path, faults)
         for other_key, other in trees.items():
             if _is_inside(tree, other) or _is_inside(other, tree):
                 faults.add(
                     key, inbox.path, f"a folder neither the same as, in, nor around {other_key} ({other})"
                 )
         trees[key] = tree
-        if check_paths:
+        if faults.checks_paths:
             _check_writable(key, inbox.path, faults)
     for index, inbox in enumerate(config.inbox):
         key = f"inbox[{index}].output"
         if inbox.output == "beside" or faults.is_faulty(key) or not _is_absolute(key, inbox.output, faults):
             continue
-        _check_outside(key, inbox.output, trees, faults, check_paths=check_paths)
-        if check_paths:
+        _check_outside(key, inbox.output, trees, faults)
+        if faults.checks_paths:
             _check_creatable(key, inbox.output, faults, depth=1)
 
 
@@ -401,20 +400,20 @@ def _check_sockets(config: Config, faults: ConfigFaults) -> None:
         faults.add("listen.metrics", metrics, '"" (off), or HOST:PORT such as "127.0.0.1:9477"')
 
 
-def _check_hooks(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_hooks(config: Config, faults: ConfigFaults) -> None:
     for index, inbox in enumerate(config.inbox):
         for name, command in (("on_done", inbox.on_done), ("on_failed", inbox.on_failed)):
             key = f"inbox[{index}].{name}"
             if command and not command[0]:
                 faults.add(key, command, "a program and its arguments, or [] for none")
-            elif command and check_paths and shutil.which(command[0]) is None:
+            elif command and faults.checks_paths and shutil.which(command[0]) is None:
                 faults.add(key, command, f"the first item must be a program that user {os.geteuid()} may run")
     hook = config.webhook
     if not faults.is_faulty("webhook.url") and hook.url and not is_web_address(hook.url):
         faults.add("webhook.url", hook.url, '"" (off), or a URL that starts with https:// or http://')
     if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
         is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
-        if is_absolute and check_paths and not os.access(hook.secret_file, os.R_OK):
+        if is_absolute and faults.checks_paths and not os.access(hook.secret_file, os.R_OK):
             allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
             faults.add("webhook.secret_file", hook.secret_file, allowed)
 
@@ -476,7 +475,7 @@ def _check_url(config: Config, faults: ConfigFaults) -> None:
         )
 
 
-def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_http(config: Config, faults: ConfigFaults) -> None:
     http = config.http
     host = host_of(http.listen)
     if http.listen and not faults.is_faulty("http.listen"):
@@ -505,19 +504,17 @@ def _check_http(config: Config, faults: ConfigFaults, *, check_paths: bool) -> N
     for name, path in (("http.token_file", http.token_file), ("http.key", http.key)):
         if path and not faults.is_faulty(name):
             is_absolute = _is_absolute(name, path, faults)
-            if is_absolute and check_paths and http.listen and not os.access(path, os.R_OK):
+            if is_absolute and faults.checks_paths and http.listen and not os.access(path, os.R_OK):
                 faults.add(name, path, f"a file that user {os.geteuid()} may read")
 
 
-def _check_state(config: Config, faults: ConfigFaults, *, check_paths: bool) -> None:
+def _check_state(config: Config, faults: ConfigFaults) -> None:
     folder = config.state.dir
     if faults.is_faulty("state.dir") or not _is_absolute("state.dir", folder, faults):
         return
-    trees = {
-        f"inbox[{i}].path": _resolved(x.path, check_paths=check_paths) for i, x in enumerate(config.inbox)
-    }
-    _check_outside("state.dir", folder, trees, faults, check_paths=check_paths)
-    if check_paths:
+    trees = {f"inbox[{i}].path": _resolved(x.path, faults) for i, x in enumerate(config.inbox)}
+    _check_outside("state.dir", folder, trees, faults)
+    if faults.checks_paths:
         _check_creatable("state.dir", folder, faults, depth=None)
 
 
@@ -528,20 +525,18 @@ def _is_absolute(key: str, path: str, faults: ConfigFaults) -> bool:
     return False
 
 
-def _resolved(path: str, *, check_paths: bool) -> str:
+def _resolved(path: str, faults: ConfigFaults) -> str:
     """Give `path` as it is to be compared: without links where the file system may be looked at."""
-    return os.path.realpath(path) if check_paths else os.path.normpath(path)
+    return os.path.realpath(path) if faults.checks_paths else os.path.normpath(path)
 
 
 def _is_inside(path: str, folder: str) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-def _check_outside(
-    key: str, path: str, trees: dict[str, str], faults: ConfigFaults, *, check_paths: bool
-) -> None:
+def _check_outside(key: str, path: str, trees: dict[str, str], faults: ConfigFaults) -> None:
     for other_key, tree in trees.items():
-        if _is_inside(_resolved(path, check_paths=check_paths), tree):
+        if _is_inside(_resolved(path, faults), tree):
             remedy = 'a folder outside it, or "beside"' if key.endswith(".output") else "a folder outside it"
             faults.add(key, path, f"{remedy}; {other_key} ({tree}) is watched with its sub-folders")
 

@@ -72,14 +72,13 @@ def _check(
     """
     checked = copy.deepcopy(faults)
     if check_paths:
-        thread = threading.Thread(
-            target=check, args=(config, checked), kwargs={"check_paths": True}, daemon=True
-        )
+        checked.checks_paths = True
+        thread = threading.Thread(target=check, args=(config, checked), daemon=True)
         thread.start()
         thread.join(PATHS_S)
         if not thread.is_alive():
             return checked
-    check(config, faults, check_paths=False)
+    check(config, faults)
     return faults
 
 

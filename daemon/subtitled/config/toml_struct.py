@@ -24,6 +24,8 @@ class ConfigFaults:
 
     def __init__(self, known: Iterable[str]) -> None:
         """`known`: all keys, such as "model.name", for suggestions."""
+        self.checks_paths = False
+        """Also check that folders and files exist and are accessible."""
         self.lines: list[str] = []
         self.origins: dict[str, str] = {}
         """Where a key, or a list of tables, was set: a file, or a variable of the environment."""

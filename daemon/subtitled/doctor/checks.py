@@ -143,13 +143,7 @@ class Checks:
             )
 
     def _media_probe(self) -> MediaProbe:
-        vad = self._config.vad
-        return MediaProbe(
-            threshold=vad.threshold,
-            min_silence_ms=vad.min_silence_ms,
-            pad_ms=vad.pad_ms,
-            min_speech_ms=self._config.segments.min_speech_ms,
-        )
+        return MediaProbe(vad=self._config.vad, min_speech_ms=self._config.segments.min_speech_ms)
 
     def _model_findings(self, checked: model.CheckedModel) -> Iterator[Finding]:
         if not self._config.pool.devices:

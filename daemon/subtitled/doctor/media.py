@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from msgspec import Struct
 
+from subtitled.config.schema import VadConfig
 from subtitled.doctor.finding import Finding, ProbeMessage, ProbeStarted, fault, ok
 
 DECODERS = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus", "vorbis", "wmav2", "pcm_s16le")
@@ -19,9 +20,7 @@ REINSTALL = f"type: {sys.executable} -m pip install --force-reinstall --no-deps"
 class MediaProbe(Struct, frozen=True, kw_only=True):
     """Settings of the speech detection."""
 
-    threshold: float
-    min_silence_ms: int
-    pad_ms: int
+    vad: VadConfig
     min_speech_ms: int
 
 
@@ -44,7 +43,6 @@ def probe_media(settings: MediaProbe) -> Iterator[ProbeMessage]:
     demuxers = {part for name in av.format.formats_available for part in name.split(",")}
     yield ffmpeg_finding(demuxers, av.codec.codecs_available, f"PyAV {av.__version__}")
     yield ProbeStarted(name="decoding", remedy=f"{REINSTALL} av soxr soundfile")
-    from subtitled.config import schema
     from subtitled.media.decode import open_media
 
     started = time.monotonic()
@@ -56,12 +54,7 @@ def probe_media(settings: MediaProbe) -> Iterator[ProbeMessage]:
     yield ProbeStarted(name="VAD", remedy=f"{REINSTALL} onnxruntime")
     from subtitled.media.vad import Vad
 
-    vad = Vad(
-        schema.VadConfig(
-            threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
-        ),
-        min_speech_ms=settings.min_speech_ms,
-    )
+    vad = Vad(settings.vad, min_speech_ms=settings.min_speech_ms)
     started = time.monotonic()
     reports = [report for block in blocks for report in vad.feed(block)]
     spans = sum(len(report.spans) for report in (*reports, vad.finish()))

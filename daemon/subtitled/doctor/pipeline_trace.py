@@ -55,13 +55,10 @@ def probe_read(settings: ReadStage) -> Iterator[ProbeMessage]:
     from subtitled.media.ingest import Ingest
 
     sound = settings.sound
-    vad = schema.VadConfig(
-        threshold=sound.threshold, min_silence_ms=sound.min_silence_ms, pad_ms=sound.pad_ms
-    )
     segments = schema.SegmentsConfig(min_speech_ms=sound.min_speech_ms, max_segment_s=settings.max_segment_s)
     started = time.monotonic()
     try:
-        ingest = Ingest(settings.path, vad=vad, segments=segments, window_s=settings.window_s)
+        ingest = Ingest(settings.path, vad=sound.vad, segments=segments, window_s=settings.window_s)
     except MediaError as error:
         yield from_error("open", error, CONVERT)
         return
