@@ -71,7 +71,8 @@ def test_statement_uses_an_index(name: str) -> None:
     database.executescript(";".join(MIGRATIONS))
     text = _STATEMENTS[name]
     numbered = set(re.findall(r"\?\d", text))
-    values = ["abc"] * (len(numbered) or text.count("?"))
+    named = re.findall(r":([a-z_]+)", text)
+    values = dict.fromkeys(named, "abc") or ["abc"] * (len(numbered) or text.count("?"))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     database.close()
     steps = [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step]
