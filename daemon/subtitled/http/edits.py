@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -20,6 +19,7 @@ from subtitled.http.errors import RequestError, error_body, to_request_error
 from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
 from subtitled.http.player import parse_task, parse_version
+from subtitled.http.response_formats import json_response
 
 MAX_BODY_BYTES = 5 * 2**20
 """The daemon's limit of 4 MiB for the cues, and room for white space."""
@@ -71,60 +71,54 @@ async def _save(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     job, task = request.path_params["job"], parse_task(request)
     edit = await asyncio.to_thread(_parse, await read_body(request, MAX_BODY_BYTES, "edit"))
-    if edit.cues is not None:
-        send = partial(
-            gateway.client.save_cues,
-            job,
-            edit.cues,
-            version=edit.version,
-            task=task,
-            author=edit.author,
-            draft_session=edit.draft_session,
-        )
-    else:
-        send = partial(
-            gateway.client.restore_cues,
-            job,
-            edit.restore or 0,
-            version=edit.version,
-            task=task,
-            author=edit.author,
-        )
+    client = gateway.client
     try:
-        versions = await gateway.retry_while_busy(send)
+        if edit.cues is not None:
+            versions = await gateway.retry_while_busy(
+                client.save_cues,
+                job,
+                edit.cues,
+                version=edit.version,
+                task=task,
+                author=edit.author,
+                draft_session=edit.draft_session,
+            )
+        else:
+            restored = edit.restore or 0
+            versions = await gateway.retry_while_busy(
+                client.restore_cues, job, restored, version=edit.version, task=task, author=edit.author
+            )
     except ServerError as error:
         if error.code != "CONFLICT":
             raise
         current = _response(await gateway.client.cue_versions(job, task=task))
         body = error_body(request.scope["path"], to_request_error(error))
-        return _json({**body, **msgspec.to_builtins(current)}, status=409)
-    return _json(_response(versions))
+        return json_response({**body, **msgspec.to_builtins(current)}, status=409)
+    return json_response(_response(versions))
 
 
 async def _versions(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     task = parse_task(request)
-    return _json(_response(await gateway.client.cue_versions(request.path_params["job"], task=task)))
+    return json_response(_response(await gateway.client.cue_versions(request.path_params["job"], task=task)))
 
 
 async def _diff(request: Request) -> Response:
     """Compare version `before` (default: 0, the model's) with `after` (default: the newest)."""
     gateway: Gateway = request.app.state.gateway
     job, task = request.path_params["job"], parse_task(request)
-    before, old = await gateway.subtitles(job, "json", None, task, parse_version(request, "before") or 0)
-    after, new = await gateway.subtitles(job, "json", None, task, parse_version(request, "after"))
+    versions = (parse_version(request, "before") or 0, parse_version(request, "after"))
+    (before, old), (after, new) = [
+        await gateway.retry_while_busy(gateway.client.subtitles, job, "json", task=task, version=version)
+        for version in versions
+    ]
 
-    def changes() -> bytes:
-        return msgspec.json.encode(
-            DiffResponse(
-                before=before.version,
-                after=after.version,
-                changes=cue_changes(read_json(old).cues, read_json(new).cues),
-            )
-        )
+    def changes() -> Response:
+        changed = cue_changes(read_json(old).cues, read_json(new).cues)
+        return json_response(DiffResponse(before=before.version, after=after.version, changes=changed))
 
     # In a thread: long files take a second.
-    return Response(await asyncio.to_thread(changes), media_type="application/json")
+    return await asyncio.to_thread(changes)
 
 
 def _parse(content: bytes) -> EditRequest:
@@ -139,7 +133,3 @@ def _parse(content: bytes) -> EditRequest:
 
 def _response(versions: tuple[CueVersion, ...]) -> VersionsResponse:
     return VersionsResponse(version=versions[0].version if versions else 0, versions=versions)
-
-
-def _json(value: object, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from subtitle.aio import AsyncClient
 from subtitle.errors import ServerError, SubtitleError
-from subtitle.messages import Audio, JobFacts, JobOptions, LayoutOptions, Subtitles, Task, Video, VideoForm
+from subtitle.messages import JobFacts, JobOptions
 from subtitled.cues.render import read_json
 from subtitled.cues.transcript import Transcript
 from subtitled.http.errors import RequestError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 RETRY_DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """Delays between attempts while the daemon answers RATE_LIMITED."""
@@ -93,53 +93,20 @@ class Gateway:
 
     async def fetch(self, job: str, form: str) -> bytes:
         """Return a job's subtitles in a format."""
-        return (await self.subtitles(job, form))[1]
+        return (await self.retry_while_busy(self.client.subtitles, job, form))[1]
 
-    async def subtitles(
-        self,
-        job: str,
-        form: str,
-        layout: LayoutOptions | None = None,
-        task: Task | None = None,
-        version: int | None = None,
-        *,
-        language: str = "",
-        is_bilingual: bool = False,
-    ) -> tuple[Subtitles, bytes]:
-        """Return the daemon's answer about a job's subtitles, and their content; see `subtitle.Client.fetch`."""
-        return await self.retry_while_busy(
-            partial(
-                self.client.subtitles,
-                job,
-                form,
-                layout=layout,
-                task=task,
-                version=version,
-                language=language,
-                is_bilingual=is_bilingual,
-            )
-        )
-
-    async def audio(self, job: str, start_ms: int, duration_ms: int) -> tuple[Audio, bytes]:
-        """Return a range of a job's audio; see `subtitle.Client.audio`."""
-        return await self.retry_while_busy(partial(self.client.audio, job, start_ms, duration_ms))
-
-    async def video(
-        self, job: str, form: VideoForm | None = None, start: int = 0, length: int = 0
-    ) -> tuple[Video, bytes]:
-        """Return facts about a job's picture, and a part of it; see `subtitle.Client.video`."""
-        return await self.retry_while_busy(partial(self.client.video, job, form, start, length))
-
-    async def retry_while_busy(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request while the daemon answers RATE_LIMITED."""
+    async def retry_while_busy(
+        self, send: Callable[P, Awaitable[T]], *args: P.args, **keywords: P.kwargs
+    ) -> T:
+        """Call a method of `client` again while the daemon answers RATE_LIMITED."""
         for delay_s in RETRY_DELAYS_S:
             try:
-                return await send()
+                return await send(*args, **keywords)
             except ServerError as error:
                 if error.code != "RATE_LIMITED":
                     raise
             await asyncio.sleep(delay_s)
-        return await send()
+        return await send(*args, **keywords)
 
     def cancel_in_background(self, job: str) -> None:
         """Cancel a job without waiting; errors are ignored."""

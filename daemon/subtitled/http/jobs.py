@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from subtitle.aio import AsyncClient
-from subtitle.messages import JobFacts, JobOptions
+from subtitle.messages import JobOptions
 from subtitle.progress import ENDED
 from subtitle.requests import fault_of
 from subtitled.http import sse
@@ -24,7 +24,7 @@ from subtitled.http.gateway import Gateway
 from subtitled.http.live_text import follow_text
 from subtitled.http.openapi import document
 from subtitled.http.player import parse_layout, parse_task, parse_version
-from subtitled.http.response_formats import media_type_of
+from subtitled.http.response_formats import json_response, media_type_of, payload
 
 MAX_LISTED = 1000
 MAX_FORM_BYTES = 2**16
@@ -66,7 +66,7 @@ async def _submit(request: Request) -> Response:
         chunks = file_chunks(request, gateway.max_bytes)
         job = await gateway.submit(chunks, _name(query, ""), parse_options(query))
     facts = await gateway.client.status(job)
-    return _json(facts, status=201, headers={"Location": f"/api/jobs/{job}"})
+    return json_response(facts, status=201, headers={"Location": f"/api/jobs/{job}"})
 
 
 async def submit_url(request: Request) -> str:
@@ -115,22 +115,22 @@ async def _list(request: Request) -> Response:
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_LISTED):
         raise not_allowed("limit", limit, f"1 to {MAX_LISTED}")
     jobs = await _client(request).list(query.getlist("state"), limit=int(limit), tag=query.get("tag"))
-    return _json({"jobs": jobs})
+    return json_response({"jobs": jobs})
 
 
 async def _status(request: Request) -> Response:
-    return _json(await _client(request).status(_job(request)))
+    return json_response(await _client(request).status(_job(request)))
 
 
 async def _cancel(request: Request) -> Response:
     """Cancel a job, or with `delete=true` delete an ended one."""
     client, job = _client(request), _job(request)
     is_deletion = request.query_params.get("delete") == "true"
-    return _json(await (client.delete(job) if is_deletion else client.cancel(job)))
+    return json_response(await (client.delete(job) if is_deletion else client.cancel(job)))
 
 
 async def _retry(request: Request) -> Response:
-    return _json(await _client(request).retry(_job(request)))
+    return json_response(await _client(request).retry(_job(request)))
 
 
 async def _dismiss(request: Request) -> Response:
@@ -143,7 +143,7 @@ async def _translate(request: Request) -> Response:
     is_retry = _flag(request, "is_retry")
     languages = list_of(query.getlist("to"))
     client = _client(request)
-    return _json(
+    return json_response(
         await client.translate(_job(request), languages, model=query.get("model", ""), is_retry=is_retry)
     )
 
@@ -165,12 +165,13 @@ async def _result(request: Request) -> Response:
     form = request.query_params.get("format", "srt")
     gateway: Gateway = request.app.state.gateway
     layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
-    subtitles, content = await gateway.subtitles(
+    subtitles, content = await gateway.retry_while_busy(
+        gateway.client.subtitles,
         _job(request),
         form,
-        layout,
-        task,
-        version,
+        layout=layout,
+        task=task,
+        version=version,
         language=request.query_params.get("language", "")[:64],
         is_bilingual=_flag(request, "is_bilingual"),
     )
@@ -242,15 +243,15 @@ async def _journal(request: Request, job: str, after_seq: int) -> AsyncIterator[
     """Yield entries after `after_seq`. Reads from the beginning, so that the last entry is seen for any `after_seq`."""
     async for event in _client(request).watch_to_end(job):
         if event.seq > after_seq:
-            yield event.seq, _payload(event)
+            yield event.seq, payload(event)
 
 
 async def _stats(request: Request) -> Response:
-    return _json(_payload(await _client(request).stats()))
+    return json_response(payload(await _client(request).stats()))
 
 
 async def _openapi(_: Request) -> Response:
-    return _json(document())
+    return json_response(document())
 
 
 def parse_options(values: Mapping[str, Iterable[str]]) -> JobOptions:
@@ -300,15 +301,3 @@ def _client(request: Request) -> AsyncClient:
 
 def _job(request: Request) -> str:
     return str(request.path_params["job"])
-
-
-def _payload(message: Any) -> dict[str, Any]:
-    """Return a message without its protocol fields."""
-    fields: dict[str, Any] = msgspec.to_builtins(message)
-    return {name: value for name, value in fields.items() if name not in {"type", "request"}}
-
-
-def _json(
-    value: JobFacts | Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, "application/json")

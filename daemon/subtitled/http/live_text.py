@@ -98,7 +98,7 @@ async def live_text(gateway: Gateway, job: str, changes: LiveTextChanges) -> Asy
     is_first = True
     while segments := await changes.take():
         answer, content = await gateway.retry_while_busy(
-            partial(gateway.client.subtitles, job, "json", segments=segments)
+            gateway.client.subtitles, job, "json", segments=segments
         )
         is_settled = was_settled or answer.language is not None
         if is_settled and not was_settled and not is_first:

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -23,6 +22,7 @@ from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
 from subtitled.http.live_text import LiveText, follow_text
 from subtitled.http.response_formats import (
+    json_response,
     openai_usage,
     openai_verbose_json,
     phrases_of,
@@ -109,11 +109,11 @@ async def _result(gateway: Gateway, job: str, params: OpenAIRequest) -> Response
         case "text":
             return PlainTextResponse(f"{text_of(transcript)}\n")
         case "verbose_json":
-            return _json(
+            return json_response(
                 openai_verbose_json(transcript, has_segments=params.has_segments, has_words=params.has_words)
             )
         case _:
-            return _json({"text": text_of(transcript), "usage": openai_usage(transcript)})
+            return json_response({"text": text_of(transcript), "usage": openai_usage(transcript)})
 
 
 class TextDeltas:
@@ -178,13 +178,13 @@ async def _stream(gateway: Gateway, job: str, path: str) -> AsyncIterator[bytes]
 async def _models(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     models = await gateway.model_sources()
-    return _json({"object": "list", "data": model_objects(models, gateway.model_aliases)})
+    return json_response({"object": "list", "data": model_objects(models, gateway.model_aliases)})
 
 
 async def _model(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     models = await gateway.model_sources()
-    return _json(model_object(request.path_params["model"], models, gateway.model_aliases))
+    return json_response(model_object(request.path_params["model"], models, gateway.model_aliases))
 
 
 def parse_fields(
@@ -295,7 +295,3 @@ def owner_of(source: str) -> str:
     if source.startswith("distil-"):
         return "distil-whisper"
     return "openai" if source in SIZES else "subtitled"
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -26,22 +26,6 @@ from subtitled.version import VERSION
 
 _PROTOCOL_FIELDS = ("type", "request")
 _LAYOUT = "Lay the cues out again with these limits; JSON"
-_OPTION_PARAMS = (
-    "model",
-    "language",
-    "audio_track",
-    "channels",
-    "task",
-    "word_timestamps",
-    "initial_prompt",
-    "hotwords",
-    "chinese",
-    "translate_model",
-    "is_bilingual",
-    "glossary",
-    "priority",
-    "tag",
-)
 _LANGUAGES = "Languages such as zh-TW, ja, Spanish; comma-separated or repeated"
 _TASK = "Of a job with two tasks; default: the first"
 _RANGE = {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "bytes=FIRST-LAST"}
@@ -123,8 +107,9 @@ def document() -> dict[str, Any]:
 
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     job = {"name": "job", "in": "path", "required": True, "schema": {"type": "string"}}
-    option_params = [_query(name, options[name]) for name in _OPTION_PARAMS]
     lists = {"formats": get_args(Format), "tasks": get_args(ms.Task), "flags": get_args(ms.Flag)}
+    separate = {*lists, "translate_to", "vad", "layout"}
+    option_params = [_query(name, schema) for name, schema in options.items() if name not in separate]
     option_params += [
         _query(name, {"type": "array", "items": {"enum": list(values)}}) for name, values in lists.items()
     ]
@@ -246,10 +231,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                     _query("task", _TASKS, _TASK),
                     errors=(400, 404, 413, 429, 507),
                 ),
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/EditRequest"}}},
-                },
+                "requestBody": {"required": True, "content": _json_content("EditRequest")},
             },
         },
         "/api/jobs/{job}/cues/versions": {
@@ -343,12 +325,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                     {200: _json("OperateInfo")},
                     errors=(400, 404, 408, 409, 413),
                 ),
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/json": {"schema": {"$ref": "#/components/schemas/OperateRequest"}}
-                    },
-                },
+                "requestBody": {"required": True, "content": _json_content("OperateRequest")},
             },
         },
     }
@@ -376,14 +353,15 @@ def _query(name: str, schema: dict[str, Any], description: str = "") -> dict[str
 
 
 def _json_query(name: str, struct: str, description: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{struct}"}
-    content = {"application/json": {"schema": schema}}
-    return {"name": name, "in": "query", "description": description, "content": content}
+    return {"name": name, "in": "query", "description": description, "content": _json_content(struct)}
 
 
 def _json(name: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    return {"description": name, "content": {"application/json": {"schema": schema}}}
+    return {"description": name, "content": _json_content(name)}
+
+
+def _json_content(struct: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{struct}"}}}
 
 
 def _files() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,7 @@ from subtitled.http.auth import require_admin
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import read_body
 from subtitled.http.gateway import Gateway
+from subtitled.http.response_formats import json_response, payload
 
 MAX_LINES = 1000
 MAX_TEXT_CHARS = 200
@@ -85,7 +86,7 @@ async def apply(request: Request, changes: OperateRequest) -> OperateInfo:
 
 
 async def _show(request: Request) -> Response:
-    return _response(await state(request))
+    return json_response(payload(await state(request)))
 
 
 async def _change(request: Request) -> Response:
@@ -94,10 +95,4 @@ async def _change(request: Request) -> Response:
         changes = msgspec.json.decode(content, type=OperateRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(400, "bad_format", f"the body is not valid: {error}") from None
-    return _response(await apply(request, changes))
-
-
-def _response(info: OperateInfo) -> Response:
-    fields: dict[str, Any] = msgspec.to_builtins(info)
-    content = {name: value for name, value in fields.items() if name not in {"type", "request"}}
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    return json_response(payload(await apply(request, changes)))

@@ -20,7 +20,7 @@ from subtitled.cues.transcript import MissingSpan
 from subtitled.cues.word_alignment import AlignedCue, align_words
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_formats import UNDETERMINED
+from subtitled.http.response_formats import UNDETERMINED, json_response
 from subtitled.http.wav import (
     BYTES_PER_SAMPLE,
     HEADER_BYTES,
@@ -118,12 +118,13 @@ def routes() -> list[Route]:
 async def _cues(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     layout, task, version = parse_layout(request), parse_task(request), parse_version(request)
-    facts, content = await gateway.subtitles(
+    facts, content = await gateway.retry_while_busy(
+        gateway.client.subtitles,
         request.path_params["job"],
         "json",
-        layout,
-        task,
-        version,
+        layout=layout,
+        task=task,
+        version=version,
         language=request.query_params.get("language", "")[:64],
     )
     # In a thread: a long file takes a second.
@@ -137,14 +138,14 @@ async def _waveform(request: Request) -> Response:
     waveform = WaveformResponse(
         interval_ms=facts.interval_ms, offset_ms=facts.offset_ms, audio_ms=facts.audio_ms, peaks=peaks
     )
-    return Response(msgspec.json.encode(waveform), media_type="application/json")
+    return json_response(waveform)
 
 
 async def _audio(request: Request) -> Response:
     """Return a job's audio or a range of it, decoded while it is read."""
     gateway: Gateway = request.app.state.gateway
     job: str = request.path_params["job"]
-    facts, _ = await gateway.audio(job, 0, 0)
+    facts, _ = await gateway.retry_while_busy(gateway.client.audio, job, 0, 0)
     data_bytes = facts.total_samples * BYTES_PER_SAMPLE
     if data_bytes > MAX_DATA_BYTES:
         max_s = MAX_DATA_BYTES // BYTES_PER_SAMPLE // SAMPLE_RATE
@@ -166,26 +167,15 @@ async def _audio(request: Request) -> Response:
 async def _video(request: Request) -> Response:
     """Return the facts of a job's picture."""
     gateway: Gateway = request.app.state.gateway
-    facts, _ = await gateway.video(request.path_params["job"])
-    return Response(
-        msgspec.json.encode(
-            VideoResponse(
-                width=facts.width,
-                height=facts.height,
-                media_type=facts.media_type,
-                segment_ms=facts.segment_ms,
-                cause=facts.cause,
-            )
-        ),
-        media_type="application/json",
-    )
+    facts, _ = await gateway.retry_while_busy(gateway.client.video, request.path_params["job"])
+    return json_response(msgspec.convert(facts, VideoResponse, from_attributes=True))
 
 
 async def _original_video(request: Request) -> Response:
     """Return the file of a job or a range of it, if browsers play it."""
     gateway: Gateway = request.app.state.gateway
     job: str = request.path_params["job"]
-    facts, _ = await gateway.video(job)
+    facts, _ = await gateway.retry_while_busy(gateway.client.video, job)
     if facts.media_type.partition(";")[0] not in ORIGINAL_TYPES:
         raise RequestError(
             415,
@@ -210,7 +200,9 @@ async def _video_segment(request: Request) -> Response:
     number = request.path_params["number"]
     if number > MAX_SEGMENT:
         raise not_allowed("number", str(number)[:100], f"0 to {MAX_SEGMENT}")
-    _, segment = await gateway.video(request.path_params["job"], cast("VideoForm", form), number)
+    _, segment = await gateway.retry_while_busy(
+        gateway.client.video, request.path_params["job"], cast("VideoForm", form), number
+    )
     headers = {"Cache-Control": f"private, max-age={SEGMENT_AGE_S}"}
     return Response(segment, headers=headers, media_type=SEGMENT_TYPES[form])
 
@@ -246,7 +238,9 @@ async def _file_chunks(gateway: Gateway, job: str, span: ByteRange) -> AsyncGene
     """Yield a range of the bytes of a job's file."""
     position = span.start
     while position < span.end:
-        _, chunk = await gateway.video(job, "original", position, min(FILE_CHUNK_BYTES, span.end - position))
+        _, chunk = await gateway.retry_while_busy(
+            gateway.client.video, job, "original", position, min(FILE_CHUNK_BYTES, span.end - position)
+        )
         if not chunk:
             raise RequestError(
                 500, "internal", f"job {job}: the file is shorter than its size of {span.end} bytes"
@@ -269,7 +263,7 @@ async def wav_chunks(
         duration_ms = next(durations_ms, duration_ms)
         start_ms, skipped = divmod(position - HEADER_BYTES, BYTES_PER_MS)
         needed_ms = min(duration_ms, -(-(skipped + span.end - position) // BYTES_PER_MS))
-        _, samples = await gateway.audio(job, start_ms, needed_ms)
+        _, samples = await gateway.retry_while_busy(gateway.client.audio, job, start_ms, needed_ms)
         chunk = samples[skipped : skipped + span.end - position]
         if not chunk:
             raise RequestError(500, "internal", f"job {job}: the audio is shorter than its declared length")

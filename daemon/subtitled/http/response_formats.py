@@ -1,8 +1,13 @@
-"""Transcripts in the JSON structures of Whisper and OpenAI, and media types of subtitle formats."""
+"""Responses in JSON, transcripts in the structures of Whisper and OpenAI, and media types of subtitle formats."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.responses import Response
 
 from subtitled.core.transcription import Word
 from subtitled.cues.phrases import MediaPhrase
@@ -19,6 +24,17 @@ _MEDIA_TYPES = {
     "ttml": "application/ttml+xml",
     "json": "application/json",
 }
+
+
+def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a value in JSON."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def payload(message: Struct) -> dict[str, Any]:
+    """Return a message of the client protocol without its protocol fields."""
+    fields: dict[str, Any] = msgspec.to_builtins(message)
+    return {name: value for name, value in fields.items() if name not in {"type", "request"}}
 
 
 def media_type_of(form: str) -> str:

@@ -15,7 +15,7 @@ from subtitle.messages import JobOptions
 from subtitled.http.errors import RequestError, not_allowed
 from subtitled.http.forms import UploadForm, language_option, prompt_tail
 from subtitled.http.gateway import Gateway
-from subtitled.http.response_formats import UNDETERMINED, UNDETERMINED_NAME, whisper_json
+from subtitled.http.response_formats import UNDETERMINED, UNDETERMINED_NAME, json_response, whisper_json
 from subtitled.http.wav import BYTES_PER_SAMPLE, SAMPLE_RATE, wav_header
 from subtitled.languages import name_of
 
@@ -94,7 +94,7 @@ async def _detect_language(request: Request) -> Response:
     if facts.language is not None and facts.state == "done":
         # A longer job is cancelled after the language vote; its probability is part of the transcript.
         result["confidence"] = (await gateway.transcript(job)).language_probability
-    return Response(msgspec.json.encode(result), media_type="application/json")
+    return json_response(result)
 
 
 async def _submit(

@@ -55,21 +55,6 @@ _SECURITY_HEADERS = {
 _API_PREFIXES = ("/api/", "/v1/")
 _API_PATHS = frozenset({"/asr", "/detect-language", "/health"})
 _PAGE_PREFIXES = ("/jobs/", "/static/", "/fragments/")
-_PAGE_PATHS = frozenset(
-    {
-        "/",
-        "/docs",
-        "/operate",
-        "/sign-in",
-        "/sign-out",
-        "/upload",
-        "/urls",
-        "/retry-failed",
-        "/dismiss-failed",
-        "/bulk",
-        "/download",
-    }
-)
 _PAGE_ROUTES = (
     Route("/", overview.show, methods=["GET"]),
     Route("/fragments/overview", overview.show_live, methods=["GET"]),
@@ -97,6 +82,7 @@ _PAGE_ROUTES = (
     Route("/docs", api_docs.show, methods=["GET"]),
     Route("/health", overview.health, methods=["GET"]),
 )
+_PAGE_PATHS = frozenset(route.path for route in _PAGE_ROUTES if route.path not in _API_PATHS)
 _log = log.get()
 
 

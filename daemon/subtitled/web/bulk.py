@@ -44,7 +44,7 @@ async def act(request: Request) -> Response:
     errors, t = [], Translator(language_of(request))
     for job in jobs:
         try:
-            await gateway.retry_while_busy(partial(call, job))
+            await gateway.retry_while_busy(call, job)
         except SubtitleError as error:
             errors.append(reasons.translate(t, str(to_request_error(error))))
     if "application/json" in request.headers.get("accept", ""):
@@ -60,12 +60,10 @@ async def matching(request: Request) -> Response:
     jobs: list[str] = []
     while len(jobs) < MAX_JOBS:
         page = await gateway.retry_while_busy(
-            partial(
-                gateway.client.list,
-                states_of(list_filter),
-                limit=MAX_LISTED,
-                **{**list_filter.query(), "before": jobs[-1] if jobs else ""},
-            )
+            gateway.client.list,
+            states_of(list_filter),
+            limit=MAX_LISTED,
+            **{**list_filter.query(), "before": jobs[-1] if jobs else ""},
         )
         jobs += [job.id for job in page]
         if len(page) < MAX_LISTED:
@@ -125,16 +123,14 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
 
 async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
     """Return the files of all tasks and translations of a job by name."""
-    facts = await gateway.retry_while_busy(partial(gateway.client.status, job))
+    facts = await gateway.retry_while_busy(gateway.client.status, job)
     if facts.state == "failed" and not facts.segments.get("done"):
         raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
     folder = "".join(f"{part}/" for part in folder_of(facts.tag))
     # The translation of English is the same file.
-    found = [await gateway.subtitles(job, form, task=task) for task in tasks_of(facts)]
-    found += [
-        await gateway.subtitles(job, form, language=translation.language)
-        for translation in facts.translations
-    ]
+    send, read = gateway.retry_while_busy, gateway.client.subtitles
+    found = [await send(read, job, form, task=task) for task in tasks_of(facts)]
+    found += [await send(read, job, form, language=one.language) for one in facts.translations]
     return {folder + subtitles.name: content for subtitles, content in found}
 
 

@@ -192,7 +192,7 @@ async def _job(request: Request) -> JobFacts:
 
 
 async def _transcript(gateway: Gateway, job: str, layout: LayoutOptions | None = None) -> Transcript:
-    _, content = await gateway.subtitles(job, "json", layout)
+    _, content = await gateway.retry_while_busy(gateway.client.subtitles, job, "json", layout=layout)
     return await asyncio.to_thread(read_json, content)
 
 
