@@ -71,7 +71,7 @@ def test_statement_uses_an_index(name: str) -> None:
     database.executescript(";".join(MIGRATIONS))
     text = _STATEMENTS[name]
     numbered = set(re.findall(r"\?\d", text))
-    named = re.findall(r":([a-z_]+)", text)
+    named = re.findall(r":([a-z_0-9]+)", text)
     values = dict.fromkeys(named, "abc") or ["abc"] * (len(numbered) or text.count("?"))
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     database.close()

@@ -134,7 +134,7 @@ async def _retry(request: Request) -> Response:
 
 
 async def _dismiss(request: Request) -> Response:
-    return _json(await _client(request).dismiss(_job(request)))
+    return json_response(await _client(request).dismiss(_job(request)))
 
 
 async def _translate(request: Request) -> Response:
