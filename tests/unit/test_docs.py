@@ -75,10 +75,24 @@ def test_modules_that_a_page_names_exist() -> None:
     packages = "|".join(sorted(path.name for path in package.iterdir() if (path / "__init__.py").exists()))
     for page in PAGES:
         text = page.read_text("utf-8")
-        for name in re.findall(rf"`((?:{packages})/\w+\.py)`", text):
+        for name in re.findall(rf"`(?:daemon/subtitled/)?((?:{packages})/\w+\.py)`", text):
             assert (package / name).exists(), f"{page.name}: {name}"
         for name in re.findall(
             r"`((?:asr|core|cues|inboxes|output|runtime|storage|workers)\.[a-z_]+)`", text
         ):
             found = package / name.replace(".", "/")
             assert found.with_suffix(".py").exists(), f"{page.name}: {name}"
+
+
+def test_architecture_names_only_names_of_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "daemon" / "subtitled").rglob("*.py"))
+    for name in re.findall(r"`((?:[A-Z][a-z]+){2,}|[A-Z]\w+\.\w+)(?:\(.*?\))?`", text):
+        for part in name.split("."):
+            assert re.search(rf"(?:class|def) {part}\b", source), name
+
+
+def test_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
