@@ -37,9 +37,13 @@ transcribe: $(VENV)/.installed  ## FILE=talk.mp4: subtitles beside a file or in 
 # because they share a daemon.
 PYTEST := $(BIN)/python -m pytest --durations=10
 TESTS_AT_ONCE := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores + 2 : 10)))
+# Pytest compiles test modules with their assertions rewritten, 8 s of processor time. In a new checkout each process of
+# the run would do that at the same time as the others; two do it once, half each.
+compile_tests = ls tests/unit/__pycache__/*-pytest-*.pyc >/dev/null 2>&1 || { \
+	for half in tests/unit "tests --ignore=tests/unit"; do $(PYTEST) --collect-only -qq $$half >/dev/null & done; wait; }
 # What fails beside other tests may fail of the machine's load. Up to 3 failures run again, alone, in the same
 # order; what fails twice fails the run. The first failure is printed in full: it is a flaw of a test or of the product.
-run_tests = seed=$$(date +%s); $(PYTEST) -n $(TESTS_AT_ONCE) --dist loadscope --no-loadscope-reorder --cache-clear --randomly-seed=$$seed -m "$(1)" || { status=$$?; \
+run_tests = $(compile_tests); seed=$$(date +%s); $(PYTEST) -n $(TESTS_AT_ONCE) --dist loadscope --no-loadscope-reorder --cache-clear --randomly-seed=$$seed -m "$(1)" || { status=$$?; \
 	[ $$status = 1 ] && [ $$(wc -l < .pytest_cache/v/cache/lastfailed) -le 5 ] || exit $$status; \
 	echo "== what failed runs again, alone"; $(PYTEST) --last-failed --randomly-seed=$$seed -m "$(1)"; }
 

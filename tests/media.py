@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ RATE = 16_000
 
 def recording(name: str = "demo.flac") -> NDArray[np.int16]:
     """Return a demo recording: int16 (n,), 16 kHz mono."""
+    return _decoded(name).copy()
+
+
+@cache
+def _decoded(name: str) -> NDArray[np.int16]:
     pcm, _ = soundfile.read(DEMO / name, dtype="int16")
     return np.asarray(pcm)
 

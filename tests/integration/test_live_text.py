@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2 as httpx
-import openai
 import pytest
 
 import media
@@ -21,6 +20,7 @@ from daemon import Daemon, eventually
 from faults.failing_model import mark
 from faults.planned_faults import ModelFault, PlannedFaults
 from gateway_process import GatewayProcess
+from lazy_import import lazy_import
 from subtitle import JobOptions
 from subtitled.config import schema
 from webdriver import missing
@@ -28,7 +28,11 @@ from webdriver import missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import openai
+
     from subtitle.messages import JobFacts
+else:
+    openai = lazy_import("openai")
 
 SUBTITLE = Path(sys.executable).with_name("subtitle")
 SERVER = Path(__file__).parents[1] / "faults" / "daemon_main.py"
