@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from commands import run_command
 from daemon import Daemon, free_port
 from subtitle.keys import Key, load_key
 from subtitled.config import schema
@@ -43,9 +42,6 @@ class DaemonWithKeys:
 def new_key(daemon: Daemon, name: str, *options: str) -> tuple[Key, schema.ClientConfig]:
     """Make a key with `subtitled keys new`; return the client's key and its entry of the allow-list."""
     path = daemon.folder / f"{name}.toml"
-    command = ["keys", "new", name, "-o", str(path), "--config", str(daemon.config_file), *options]
-    done = subprocess.run(
-        [sys.executable, "-m", "subtitled", *command], capture_output=True, text=True, check=True
-    )
-    (listed,) = tomllib.loads(done.stdout)["client"]
+    words = ("keys", "new", name, "-o", path, "--config", daemon.config_file, *options)
+    (listed,) = tomllib.loads(run_command("subtitled", *words).stdout)["client"]
     return load_key(path), msgspec.convert(listed, schema.ClientConfig)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import media
+from commands import run_command
 from daemon import Daemon, InboxFolder, eventually
 from subtitle.tables import elided
 from subtitled.config import schema
@@ -39,14 +40,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def subtitle(daemon: Daemon, *words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a `subtitle` command."""
-    return subprocess.run(
-        [sys.executable, "-c", "import subtitle.cli; subtitle.cli.main()", *map(str, words)],
-        env={**os.environ, "SUBTITLE_SERVER": daemon.endpoint, "COLUMNS": "80", **more},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    environ = {"SUBTITLE_SERVER": daemon.endpoint, "COLUMNS": "80", **more}
+    return run_command("subtitle", *words, environ=environ)
 
 
 def on_terminal(daemon: Daemon, *words: str, columns: int = 80) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import httpx2 as httpx
 import pytest
 
 import media
+from commands import run_binary
 from daemon import Daemon, InboxFolder, eventually
 from gateway_process import GatewayProcess
 from subtitle import EditedCue
@@ -64,9 +64,7 @@ def files_of(daemon: Daemon, job: str) -> dict[str, str]:
 
 
 def run(daemon: Daemon, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    subtitle = str(Path(sys.executable).with_name("subtitle"))
-    command = (subtitle, *words, "--server", daemon.endpoint, "--timeout", "60")
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=WAIT_S, check=False)
+    return run_binary("subtitle", *words, "--server", daemon.endpoint, "--timeout", "60", stdin=stdin)
 
 
 def test_an_edit_replaces_the_subtitles_everywhere_and_keeps_the_models(daemon: Daemon) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import pytest
 from av.stream import Disposition
 
 import media
+from commands import run_command
 from daemon import Daemon, InboxFolder
 from subtitled.config import schema
 from subtitled.core.actions import SaveNewJob
@@ -242,12 +241,11 @@ def test_own_outputs_do_not_cause_a_skip(daemon: Daemon) -> None:
 
 def test_command_reports_earlier_jobs(daemon: Daemon) -> None:
     path = daemon.folder / "same" / "same.mkv"
-    command = [sys.executable, "-m", "subtitled", "explain", str(path), "--config", str(daemon.config_file)]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    words = ("explain", path, "--config", daemon.config_file)
+    found = json.loads(run_command("subtitled", *words, "--json").stdout)
     job = daemon.job_of(path)
     assert job is not None
     assert (found["is_accepted"], found["job"], found["job_state"]) == (False, job.id, "done")
     assert f"already job {job.id}" in found["cause"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = run_command("subtitled", *words).stdout
     assert "skipped   it has subtitles in en already: track 1, eng" in text

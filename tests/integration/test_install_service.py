@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import run_command
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 from subtitled.systemd.install import inaccessible_folder
@@ -22,8 +23,7 @@ MAX_EXPOSURE = 2.5
 
 def install(prefix: Path, *options: str, status: int = 0) -> str:
     """Run the command into `prefix`; return what it prints."""
-    command = [sys.executable, "-m", "subtitled", "install-service", "--prefix", str(prefix), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("subtitled", "install-service", "--prefix", prefix, *options)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 

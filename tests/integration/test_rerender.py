@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 import pysubs2
 import pytest
 
+from commands import run_binary
 from subtitle import EditedCue
 from subtitled.core.transcription import Word
 from subtitled.cues.edits import with_edited_cues
@@ -47,8 +47,7 @@ def stored(tmp_path: Path) -> Path:
 
 
 def rendered(*words: object, status: int = 0) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "subtitled", "render", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = run_binary("subtitled", "render", *words)
     assert done.returncode == status, done.stderr.decode()
     return done
 

@@ -19,6 +19,7 @@ import zmq
 
 import media
 import subtitle.aio
+from commands import run_command
 from daemon import Daemon, eventually
 from daemon_with_keys import DaemonWithKeys
 from subtitle import (
@@ -87,19 +88,20 @@ def recorded(path: Path, *, seconds: float = SPOKEN_S, ballast_bytes: int = 64) 
 
 def command(secured: DaemonWithKeys, *words: str) -> tuple[list[str], dict[str, str]]:
     """Return a `subtitle` command as ann's, and its environment."""
-    environ = {**os.environ, "COLUMNS": "200", "SUBTITLE_SERVER": secured.endpoint}
-    environ["SUBTITLE_KEY"] = str(secured.daemon.folder / "ann.toml")
-    return [sys.executable, "-c", RUN, *words], environ
+    return [sys.executable, "-c", RUN, *words], {**os.environ, **variables(secured)}
+
+
+def variables(secured: DaemonWithKeys) -> dict[str, str]:
+    """Return the environment variables of a `subtitle` command as ann's."""
+    key = str(secured.daemon.folder / "ann.toml")
+    return {"COLUMNS": "200", "SUBTITLE_SERVER": secured.endpoint, "SUBTITLE_KEY": key}
 
 
 def run(
     secured: DaemonWithKeys, *words: str | Path, folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `subtitle` command to its end."""
-    line, environ = command(secured, *map(str, words))
-    return subprocess.run(
-        line, env=environ, cwd=folder, capture_output=True, text=True, timeout=WAIT_S, check=False
-    )
+    """Run a `subtitle` command as ann's to its end."""
+    return run_command("subtitle", *words, environ=variables(secured), folder=folder)
 
 
 # -- the shell -------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def test_top_prints_one_snapshot_without_a_terminal(secured: DaemonWithKeys) -> 
     for part in ("subtitled 0.1.0", "cpu0", "transcribe", "uploads: ", "since the start"):
         assert part in found.stdout
     (snapshot,) = map(json.loads, run(secured, "top", "--json").stdout.splitlines())
-    assert [worker["slot"] for worker in snapshot["stats"]["workers"]][-1] == "cpu1"
+    assert [worker["slot"] for worker in snapshot["stats"]["workers"]][-1] == "cpu0"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import zmq
 
+from commands import run_command
 from daemon import eventually
 from daemon_with_keys import DaemonWithKeys
 from subtitle import messages as ms
@@ -43,9 +44,7 @@ def test_a_key_file_is_its_owners_alone_and_never_overwritten(secured: DaemonWit
     path = secured.daemon.folder / "ann.toml"
     assert path.stat().st_mode & 0o777 == 0o600
     assert (secured.daemon.folder / "state" / "server.key").stat().st_mode & 0o777 == 0o600
-    command = [sys.executable, "-m", "subtitled", "keys", "new", "cat", "-o", str(path)]
-    command += ["--config", str(secured.daemon.config_file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("subtitled", "keys", "new", "cat", "-o", path, "--config", secured.daemon.config_file)
     assert done.returncode == 1
     assert "exists already" in done.stderr
     again = [
@@ -190,8 +189,7 @@ def test_a_reload_that_leaves_an_open_port_without_keys_is_refused(secured: Daem
     )
     path = secured.daemon.folder / "open.toml"
     path.write_text(to_toml(changed), "utf-8")
-    command = [sys.executable, "-m", "subtitled", "config", "check", "--config", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("subtitled", "config", "check", "--config", path)
     assert done.returncode == 78
     assert "subtitled keys new NAME" in done.stderr
 
@@ -223,12 +221,8 @@ def test_only_an_admin_operates_the_server_and_changes_the_log_level(secured: Da
         answer = root.receive(ms.LogLevel)
         assert (answer.level, answer.before) == ("debug", "info")
         secured.daemon.wait_for_log("log.level", to="debug", before="info", by="root")
-    subtitle = str(Path(sys.executable).with_name("subtitle"))
-    command = [subtitle, "admin", "log-level", "--server", secured.daemon.endpoint]
-    reported = [
-        subprocess.run([*command, *level], capture_output=True, text=True, check=True).stdout
-        for level in ((), ("error",), ("info",))
-    ]
+    command = ("admin", "log-level", "--server", secured.daemon.endpoint)
+    reported = [run_command("subtitle", *command, *level).stdout for level in ((), ("error",), ("info",))]
     assert reported == ["debug\n", "error, before: debug\n", "info, before: error\n"]
     levels = [(line["to"], line["before"]) for line in secured.daemon.log("log.level")]
     assert levels == [("debug", "info"), ("error", "debug"), ("info", "error")]
