@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 import media
-from daemon import Daemon, InboxFolder, eventually, is_running
+from daemon import ONE_SLOT, TWO_SLOTS, Daemon, InboxFolder, eventually, is_running
 from subtitled.config import schema
 from subtitled.files.atomic_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
 
@@ -32,15 +32,18 @@ IMPATIENT = schema.RecoveryConfig(heartbeat_s=0.2, silence_s=4.0)
 
 
 def daemon_in(
-    folder: Path, recovery: schema.RecoveryConfig = RECOVERY, model: schema.ModelConfig = MODEL
+    folder: Path,
+    recovery: schema.RecoveryConfig = RECOVERY,
+    model: schema.ModelConfig = MODEL,
+    pool: schema.PoolConfig = ONE_SLOT,
 ) -> Daemon:
-    return Daemon(folder, inboxes=(INBOX,), model=model, recovery=recovery)
+    return Daemon(folder, inboxes=(INBOX,), model=model, recovery=recovery, pool=pool)
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two and a half minutes of speech, with 200 s of silence in the middle that take a while to be read."""
-    pcm = np.concatenate([media.recording(), media.silence(200), media.recording()])
+    """Return a minute and a half of speech, with 200 s of silence in the middle that take a while to be read."""
+    pcm = np.concatenate([media.speech(30), media.silence(200), media.recording()])
     return media.write_sound(tmp_path_factory.mktemp("long") / "long.flac", pcm)
 
 
@@ -107,13 +110,13 @@ def test_killed_daemon_goes_on_where_it_was(tmp_path: Path, long: Path, undistur
         eventually(lambda: is_in_journal(daemon, "leased"), "the file is being read")
         daemon.kill()
         daemon.start()
-        wait_until_done(daemon, 6)
+        wait_until_done(daemon, 3)
         workers = daemon.workers()
         daemon.kill()
         eventually(lambda: not any(map(is_running, workers.values())), "the workers die with their daemon")
         killed_at = daemon.journal()[-1].seq
         before = segment_counts(daemon, "done")
-        assert 6 <= len(before) < len(undisturbed.segments)
+        assert 3 <= len(before) < len(undisturbed.segments)
         # As `write_whole` leaves it when it is killed on the way.
         (daemon.outbox / f"{TEMPORARY_PREFIX}0123{TEMPORARY_SUFFIX}").write_bytes(b"1\n00:0")
         daemon.start()
@@ -133,12 +136,12 @@ def is_in_journal(daemon: Daemon, event: str) -> bool:
 
 def test_killed_workers_are_replaced(tmp_path: Path, long: Path, undisturbed: Transcript) -> None:
     """The file is read again by another decoder, and planned the same; lost leases go to another worker."""
-    with daemon_in(tmp_path) as daemon:
+    with daemon_in(tmp_path, pool=TWO_SLOTS) as daemon:
         daemon.drop(long, "long.flac")
         daemon.start()
         decoder = reader(daemon)
         os.kill(daemon.workers()[decoder], signal.SIGKILL)
-        wait_until_done(daemon, 4)
+        wait_until_done(daemon, 2)
         os.kill(daemon.workers()["cpu0.1"], signal.SIGKILL)
         see_that_nothing_shows(daemon, undisturbed)
         for worker in (decoder, "cpu0.1"):
@@ -171,7 +174,7 @@ def reader(daemon: Daemon) -> str:
 @pytest.mark.long
 def test_stopped_workers_are_killed_and_replaced(tmp_path: Path, long: Path, undisturbed: Transcript) -> None:
     """A process that is there and does nothing, as one that hangs in a driver."""
-    with daemon_in(tmp_path, IMPATIENT) as daemon:
+    with daemon_in(tmp_path, IMPATIENT, pool=TWO_SLOTS) as daemon:
         daemon.drop(long, "long.flac")
         daemon.start()
         decoder = reader(daemon)
