@@ -39,19 +39,26 @@ T = TypeVar("T")
 ENDED = frozenset({"done", "failed", "cancelled"})
 DEADLINE_S = 120.0
 """Longest wait for anything; so long that a failure is a fault of the daemon, not a slow machine."""
+ONE_SLOT = schema.PoolConfig(devices=("cpu",), prepare_workers=1)
+TWO_SLOTS = schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1)
+"""For tests in which one worker takes over from another; a worker costs half a second of processor time to start."""
 PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
 
 
-def eventually(probe: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S) -> T:
-    """Return the first true answer of `probe`; AssertionError when none came within `timeout_s`."""
+def eventually(
+    probe: Callable[[], T | None], what: str, timeout_s: float = DEADLINE_S, *, longest_pause_s: float = 0.08
+) -> T:
+    """Return the first true answer of `probe`; AssertionError when none came within `timeout_s`.
+
+    A state that does not last needs short pauses. Each call of `probe` takes time of the daemon, and of other tests.
+    """
     deadline, pause_s = time.monotonic() + timeout_s, 0.02
     while not (found := probe()):
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
         time.sleep(pause_s)
-        # Some tests wait for a minute beside others that need the processor.
-        pause_s = min(pause_s * 1.2, 0.08)
+        pause_s = min(pause_s * 1.2, longest_pause_s)
     return found
 
 
@@ -95,7 +102,7 @@ class Daemon:
         self.config = schema.Config(
             **{  # type: ignore[arg-type]
                 "model": schema.ModelConfig(name="demo", cpu_threads=1, batch_size=4),
-                "pool": schema.PoolConfig(devices=("cpu", "cpu"), prepare_workers=1),
+                "pool": ONE_SLOT,
                 # Short segments, so that a small file is several leases. Tests of the text use the default.
                 "segments": schema.SegmentsConfig(max_segment_s=8),
                 "inbox": tuple(self._inbox(inbox) for inbox in inboxes),
@@ -172,7 +179,7 @@ class Daemon:
                     return False
                 return all(worker.state in {"idle", "busy"} for worker in workers)
 
-            eventually(is_ready, "the daemon is ready")
+            eventually(is_ready, "the daemon is ready", longest_pause_s=0.2)
 
     def wait_for_exit(self, timeout_s: float = DEADLINE_S) -> int:
         """Wait for the daemon's end; return its exit status."""
@@ -231,25 +238,33 @@ class Daemon:
             is_done = len(jobs) >= count and all(job.state in ENDED for job in jobs)
             return jobs if is_done else None
 
-        return self._with_log(lambda: eventually(all_ended, f"{count} jobs ended", timeout_s))
+        return self._with_log(
+            lambda: eventually(all_ended, f"{count} jobs ended", timeout_s, longest_pause_s=0.3)
+        )
 
     def job_of(self, source: Path) -> JobFacts | None:
         """Return the newest job of a source, if there is one."""
-        shown = os.fsencode(source).decode("utf-8", "replace")
-        found = next((job for job in self.jobs() if job.source == shown), None)
+        found = self._listed(source)
         return self.client.status(found.id) if found else None
+
+    def _listed(self, source: Path) -> JobFacts | None:
+        shown = os.fsencode(source).decode("utf-8", "replace")
+        return next((job for job in self.jobs() if job.source == shown), None)
 
     def wait_for(self, source: Path, timeout_s: float = DEADLINE_S) -> JobFacts:
         """Wait until the newest job of a source, archived too if it failed, has ended; return all about it."""
 
         def ended() -> JobFacts | None:
-            job = self.job_of(source)
-            if job is None or job.state not in ENDED:
+            listed = self._listed(source)
+            if listed is None or listed.state not in ENDED:
                 return None
             # A failed job's files are in place a moment after its state.
-            return job if job.state != "failed" or self.is_closed(job.id) else None
+            is_closed = listed.state != "failed" or self.is_closed(listed.id)
+            return self.client.status(listed.id) if is_closed else None
 
-        return self._with_log(lambda: eventually(ended, f"the job of {source} ended", timeout_s))
+        return self._with_log(
+            lambda: eventually(ended, f"the job of {source} ended", timeout_s, longest_pause_s=0.3)
+        )
 
     def transcript(self, name: str) -> Transcript:
         """Return the JSON output of this name (without `.json`), read."""

@@ -14,7 +14,7 @@ import pysubs2
 import pytest
 
 import media
-from daemon import Daemon, InboxFolder, eventually, worker_processes
+from daemon import TWO_SLOTS, Daemon, InboxFolder, eventually, worker_processes
 from subtitled.cues.render import read_json
 from subtitled.files.atomic_files import is_temporary
 
@@ -70,7 +70,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Iterator[Dae
     )
     folder = tmp_path_factory.mktemp("daemon")
     environ = {"SECRET_OF_THE_DAEMON": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with Daemon(folder, inboxes=inboxes, environ=environ) as running:
+    with Daemon(folder, inboxes=inboxes, pool=TWO_SLOTS, environ=environ) as running:
         running.drop(media.DEMO / "demo.flac", "demo.flac")
         running.drop(media.DEMO / "demo-zh.flac", "demo-zh.flac")
         for label, name in NAMES.items():

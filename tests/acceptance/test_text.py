@@ -12,7 +12,7 @@ import pytest
 from faster_whisper import WhisperModel
 
 import media
-from daemon import Daemon, InboxFolder
+from daemon import TWO_SLOTS, Daemon, InboxFolder
 from subtitled.asr.model import locate
 from subtitled.config import schema
 from subtitled.config.layout_limits import limits_for
@@ -46,7 +46,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Run a daemon that has been given all files, in sentences and in pieces of them."""
     folder = tmp_path_factory.mktemp("daemon")
     inboxes = (InboxFolder(name=name, options={"word_timestamps": mode}) for name, mode in MODES.items())
-    with Daemon(folder, inboxes=(InboxFolder(), *inboxes), segments=schema.SegmentsConfig()) as running:
+    with Daemon(
+        folder, inboxes=(InboxFolder(), *inboxes), pool=TWO_SLOTS, segments=schema.SegmentsConfig()
+    ) as running:
         mixtures = media.mixtures()
         for name in MIXED:
             media.write_sound(folder / f"{name}.flac", mixtures[name][: 40 * media.RATE])

@@ -15,7 +15,7 @@ import pytest
 
 import media
 import translation_models
-from daemon import DEADLINE_S, Daemon, eventually
+from daemon import DEADLINE_S, TWO_SLOTS, Daemon, eventually
 from fake_model_hub import FakeModelHub
 from subtitle import JobOptions
 from subtitled.asr.hub import convert
@@ -30,7 +30,7 @@ MODEL = schema.ModelConfig(name="loop/back", cpu_threads=1, batch_size="auto")
 
 def daemon_with(hub: FakeModelHub, folder: Path) -> Daemon:
     environ = {**hub.environ, "HF_HOME": str(folder / "models")}
-    return Daemon(folder, model=MODEL, environ=environ)
+    return Daemon(folder, pool=TWO_SLOTS, model=MODEL, environ=environ)
 
 
 def transcribers(daemon: Daemon) -> list[WorkerFacts]:

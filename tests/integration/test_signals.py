@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_sigterm_before_the_workers_are_ready_ends_cleanly(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         process = daemon.spawn()
-        daemon.wait_for_log("worker.starting", slot="cpu1")
+        daemon.wait_for_log("worker.starting", slot="cpu0")
         workers = eventually(daemon.workers, "the workers are there")
         process.send_signal(signal.SIGTERM)
         assert daemon.wait_for_exit() == 0

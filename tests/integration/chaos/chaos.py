@@ -28,7 +28,16 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file runs alone
 
 import media
-from daemon import ENDED, Daemon, InboxFolder, eventually, free_port, process_state, worker_processes
+from daemon import (
+    ENDED,
+    TWO_SLOTS,
+    Daemon,
+    InboxFolder,
+    eventually,
+    free_port,
+    process_state,
+    worker_processes,
+)
 from faults.lying_disk_main import restore
 from hung_mount import ForbiddenError, HungMount
 from subtitle import UnreachableError
@@ -93,7 +102,7 @@ def make_recordings(folder: Path, count: int, seed: int) -> list[Path]:
 
 def run_undisturbed(folder: Path, sources: list[Path]) -> tuple[dict[str, str], float]:
     """Return the text of each source, by its stem, as a daemon in peace makes it, and the seconds of its start."""
-    with Daemon(folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+    with Daemon(folder, inboxes=[INBOX], pool=TWO_SLOTS, recovery=RECOVERY) as daemon:
         started = time.monotonic()
         daemon.start()
         start_s = time.monotonic() - started
@@ -237,6 +246,7 @@ def run_disturbed(
     with Daemon(
         folder,
         inboxes=[INBOX],
+        pool=TWO_SLOTS,
         recovery=RECOVERY,
         http=http,
         command=lambda config_file: (str(LYING_DISK), str(config_file), str(image)),

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, when this file run
 
 from msgspec import Struct
 
-from daemon import Daemon, eventually
+from daemon import TWO_SLOTS, Daemon, eventually
 from integration.chaos.chaos import INBOX, make_recordings
 from subtitled.config import schema
 
@@ -86,7 +86,7 @@ class Soak:
         """Drop a file every `pause_s` seconds, kill a worker at work every `kill_s` seconds."""
         (self._folder / "media").mkdir()
         sources = make_recordings(self._folder / "media", MEDIA, 1)
-        with Daemon(self._folder, inboxes=[INBOX], recovery=RECOVERY) as daemon:
+        with Daemon(self._folder, inboxes=[INBOX], pool=TWO_SLOTS, recovery=RECOVERY) as daemon:
             daemon.start()
             started = time.monotonic()
             victims = itertools.cycle(KILLED)
