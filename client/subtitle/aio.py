@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, closing, suppress
-from types import TracebackType
+from contextlib import closing, suppress
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, assert_never
 
 import zmq
@@ -35,7 +33,7 @@ from subtitle.requests import (
     document,
     options_of,
 )
-from subtitle.transport import ClientSocket, close_connections, default_server, key_for, poll_ms
+from subtitle.transport import BaseClient, ClientSocket, poll_ms
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,7 +77,47 @@ def _iterate(
     return method
 
 
-class AsyncClient:
+class _AsyncConnection(ClientSocket):
+    """One socket to one server, whose waits are awaited."""
+
+    async def perform(self, step: Step) -> Any:
+        """Perform a step of a request and return its outcome."""
+        match step:
+            case Send(message=message, until=until, blobs=blobs):
+                return await self._send(message, blobs, until)
+            case Receive(until=until):
+                return await self._receive(until)
+            case Call(function=function):
+                return await asyncio.to_thread(function)
+            case ReadSource(function=function):
+                return await function()
+            case Emit():
+                raise TypeError("a request that yields values is iterated over, not run")
+            case _:
+                assert_never(step)
+
+    async def _send(self, message: ms.ToServer, blobs: Sequence[Buffer], until: float) -> bool:
+        frames = ms.to_server.encode(message, blobs)
+        while True:
+            try:
+                await self.socket.send_multipart(frames, zmq.NOBLOCK)
+            except zmq.Again:
+                if self.monitor.is_lost() or time.monotonic() >= until:
+                    return False
+                await self.socket.poll(poll_ms(until), zmq.POLLOUT)
+            else:
+                return True
+
+    async def _receive(self, until: float) -> Received:
+        while not await self.socket.poll(poll_ms(until)):
+            if self.monitor.is_lost():
+                return Received(is_lost=True)
+            if time.monotonic() >= until:
+                return Received()
+        return Received(*ms.to_client.decode(await self.socket.recv_multipart()))
+
+
+class AsyncClient(BaseClient[_AsyncConnection]):
     """A connection to one daemon; an async context manager. It and its jobs belong to one event loop, and any number of its tasks.
 
     Arguments, results and errors are those of `subtitle.Client`.
@@ -92,27 +130,13 @@ class AsyncClient:
         *,
         timeout_s: float = 5.0,
     ) -> None:
-        self.endpoint = endpoint or default_server()
-        self._key = key_for(self.endpoint, key)
-        self._requests = Requests(self.endpoint, timeout_s)
-        self._context = zmq.asyncio.Context()
-        self._open: set[_AsyncConnection] = set()
-        self._idle: list[_AsyncConnection] = []
-        # A client that is dropped without `close` must not keep the interpreter waiting for its context.
-        self._closer = weakref.finalize(self, close_connections, self._context, self._open)
+        super().__init__(_AsyncConnection, zmq.asyncio.Context(), endpoint, key, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Close all connections; may be repeated. Pending calls end with an error."""
-        self._idle.clear()
-        self._closer()
 
     ping = _call(Requests.ping)
     stats = _call(Requests.stats)
@@ -186,47 +210,28 @@ class AsyncClient:
             await self.cancel(job)
 
     async def _run(self, request: Request[T]) -> T:
-        with closing(request):
-            async with self._connection() as connection:
-                try:
-                    outcome = None
-                    while True:
-                        outcome = await connection.perform(request.send(outcome))
-                except StopIteration as end:
-                    result: T = end.value
-                    return result
+        with closing(request), self._connection() as connection:
+            try:
+                outcome = None
+                while True:
+                    outcome = await connection.perform(request.send(outcome))
+            except StopIteration as end:
+                result: T = end.value
+                return result
 
     async def _iterate(self, request: Request[Any]) -> AsyncIterator[Any]:
-        with closing(request):
-            async with self._connection() as connection:
-                step = next(request, None)
-                while step is not None:
-                    outcome = None
-                    if isinstance(step, Emit):
-                        yield step.value
-                    else:
-                        outcome = await connection.perform(step)
-                    try:
-                        step = request.send(outcome)
-                    except StopIteration:
-                        return
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_AsyncConnection]:
-        """Give a connection that no other request uses; after an error it is closed."""
-        if self._idle:
-            connection = self._idle.pop()
-        else:
-            connection = _AsyncConnection(self._context, self.endpoint, self._key)
-            self._open.add(connection)
-        try:
-            connection.discard_events()
-            yield connection
-        except BaseException:
-            self._open.discard(connection)
-            connection.close()
-            raise
-        self._idle.append(connection)
+        with closing(request), self._connection() as connection:
+            step = next(request, None)
+            while step is not None:
+                outcome = None
+                if isinstance(step, Emit):
+                    yield step.value
+                else:
+                    outcome = await connection.perform(step)
+                try:
+                    step = request.send(outcome)
+                except StopIteration:
+                    return
 
 
 class AsyncJobHandle:
@@ -256,43 +261,3 @@ class AsyncJobHandle:
     delete = _call(JobRequests.delete)
     text = _call(JobRequests.text)
     save = _call(JobRequests.save)
-
-
-class _AsyncConnection(ClientSocket):
-    """One socket to one server, whose waits are awaited."""
-
-    async def perform(self, step: Step) -> Any:
-        """Perform a step of a request and return its outcome."""
-        match step:
-            case Send(message=message, until=until, blobs=blobs):
-                return await self._send(message, blobs, until)
-            case Receive(until=until):
-                return await self._receive(until)
-            case Call(function=function):
-                return await asyncio.to_thread(function)
-            case ReadSource(function=function):
-                return await function()
-            case Emit():
-                raise TypeError("a request that yields values is iterated over, not run")
-            case _:
-                assert_never(step)
-
-    async def _send(self, message: ms.ToServer, blobs: Sequence[Buffer], until: float) -> bool:
-        frames = ms.to_server.encode(message, blobs)
-        while True:
-            try:
-                await self.socket.send_multipart(frames, zmq.NOBLOCK)
-            except zmq.Again:
-                if self.monitor.is_lost() or time.monotonic() >= until:
-                    return False
-                await self.socket.poll(poll_ms(until), zmq.POLLOUT)
-            else:
-                return True
-
-    async def _receive(self, until: float) -> Received:
-        while not await self.socket.poll(poll_ms(until)):
-            if self.monitor.is_lost():
-                return Received(is_lost=True)
-            if time.monotonic() >= until:
-                return Received()
-        return Received(*ms.to_client.decode(await self.socket.recv_multipart()))

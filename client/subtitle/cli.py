@@ -60,18 +60,17 @@ def main() -> None:
         sys.exit(CommandExitCode.USAGE)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(CommandExitCode.INTERRUPTED)
-    except (KeyFileError, OptionError) as error:
-        click.echo(f"subtitle: {error}", err=True)
-        sys.exit(CommandExitCode.USAGE)
-    except ServerError as error:
-        click.echo(f"subtitle: {error.message}", err=True)
-        sys.exit(CommandExitCode.UNREACHABLE)
-    except UnreachableError as error:
-        click.echo(f"subtitle: {error}", err=True)
-        sys.exit(CommandExitCode.UNREACHABLE)
-    except SubtitleError as error:
-        click.echo(f"subtitle: {error}", err=True)
-        sys.exit(CommandExitCode.FAILED)
-    except OSError as error:
-        click.echo(f"subtitle: {os_error_text(error)}", err=True)
-        sys.exit(CommandExitCode.FAILED)
+    except (SubtitleError, OSError) as error:
+        match error:
+            case KeyFileError() | OptionError():
+                text, status = str(error), CommandExitCode.USAGE
+            case ServerError(message=text):
+                status = CommandExitCode.UNREACHABLE
+            case UnreachableError():
+                text, status = str(error), CommandExitCode.UNREACHABLE
+            case OSError():
+                text, status = os_error_text(error), CommandExitCode.FAILED
+            case _:
+                text, status = str(error), CommandExitCode.FAILED
+        click.echo(f"subtitle: {text}", err=True)
+        sys.exit(status)

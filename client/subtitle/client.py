@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from types import TracebackType
+from contextlib import closing, suppress
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import zmq
@@ -25,7 +23,7 @@ from subtitle.requests import (
     document,
     options_of,
 )
-from subtitle.transport import Connection, close_connections, default_server, key_for
+from subtitle.transport import BaseClient, Connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +65,7 @@ def _iterate(
     return method
 
 
-class Client:
+class Client(BaseClient[Connection]):
     """A connection to one daemon; a context manager. It and its jobs belong to one thread; each thread needs its own.
 
     A lost connection is restored automatically. Short requests raise UnreachableError if no answer comes within `timeout_s`, and
@@ -87,14 +85,7 @@ class Client:
         `key`: a key or its file; default: SUBTITLE_KEY, then `~/.config/subtitle/key.toml` if it exists; "": none. The local
         socket needs no key. Raises KeyFileError, and UnreachableError for an invalid endpoint.
         """
-        self.endpoint = endpoint or default_server()
-        self._key = key_for(self.endpoint, key)
-        self._requests = Requests(self.endpoint, timeout_s)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._open: set[Connection] = set()
-        self._idle: list[Connection] = []
-        # A client that is dropped without `close` must not keep the interpreter waiting for its context.
-        self._closer = weakref.finalize(self, close_connections, self._context, self._open)
+        super().__init__(Connection, zmq.Context(), endpoint, key, timeout_s)
         try:
             self._idle.append(self._connect())
         except BaseException:
@@ -104,15 +95,8 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Close all connections and discard unsent messages; may be repeated."""
-        self._idle.clear()
-        self._closer()
 
     ping = _call(Requests.ping)
     stats = _call(Requests.stats)
@@ -205,27 +189,6 @@ class Client:
                     step = request.send(outcome)
                 except StopIteration:
                     return
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """Give a connection that no other request uses, so that requests may be interleaved.
-
-        After an error the connection is closed: answers to the aborted request may still arrive on it.
-        """
-        connection = self._idle.pop() if self._idle else self._connect()
-        try:
-            connection.discard_events()
-            yield connection
-        except BaseException:
-            self._open.discard(connection)
-            connection.close()
-            raise
-        self._idle.append(connection)
-
-    def _connect(self) -> Connection:
-        connection = Connection(self._context, self.endpoint, self._key)
-        self._open.add(connection)
-        return connection
 
 
 class JobHandle:

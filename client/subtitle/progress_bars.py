@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 import click
@@ -81,9 +80,7 @@ class DisplayedProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         self._tasks.clear()

@@ -160,12 +160,9 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
     for name in ("WORKER", "ROLE", "STATE", "DEVICE", "HOLDS", *more, "CAUSE"):
         table.add_column(name)
     for worker in stats.workers:
-        holds = worker.job or (
-            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
-        )
         identity = f"{worker.slot}.{worker.incarnation}"
         table.add_row(
-            *(identity, worker.role, worker.state, worker.device or "-", holds),
+            *(identity, worker.role, worker.state, worker.device or "-", _holds(worker)),
             *((_models_of(worker),) if has_models else ()),
             *((_link(worker),) if has_hosts else ()),
             worker.cause or "-",
@@ -206,6 +203,11 @@ def print_stats(console: Console, stats: StatsInfo) -> None:
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _holds(worker: WorkerFacts) -> str:
+    leases = f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
+    return worker.job or leases
 
 
 def _models_of(worker: WorkerFacts) -> str:
@@ -387,9 +389,6 @@ def workers_table(stats: StatsInfo, speed: Speed) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("CAUSE", no_wrap=True, overflow="ellipsis")
     for worker in stats.workers:
-        holds = worker.job or (
-            f"{worker.leases} {'lease' if worker.leases == 1 else 'leases'}" if worker.leases else "-"
-        )
         slot = speed.slots.get(worker.slot)
         is_transcriber = worker.role == "transcribe"
         used, whole = worker.memory_used_bytes, worker.memory_total_bytes
@@ -399,7 +398,7 @@ def workers_table(stats: StatsInfo, speed: Speed) -> Table:
             Text(worker.state, style=_STYLES.get(worker.state, "")),
             Text(worker.device or "-"),
             f"{megabytes(used)} of {megabytes(whole)}" if whole else "-",
-            Text(holds),
+            Text(_holds(worker)),
             f"{slot:.1f}x" if slot is not None and is_transcriber else "-",
             *(_link_cells(worker) if has_hosts else ()),
             Text(worker.cause or "-"),

@@ -6,9 +6,11 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Generic, TypeVar, assert_never
 
 import zmq
 
@@ -16,7 +18,7 @@ from subtitle.codec import Buffer
 from subtitle.errors import UnreachableError
 from subtitle.keys import Key, find_key
 from subtitle.messages import ToServer, to_client, to_server
-from subtitle.requests import Call, Emit, ReadSource, Receive, Received, Send, Step
+from subtitle.requests import Call, Emit, ReadSource, Receive, Received, Requests, Send, Step
 
 DEFAULT_SERVER = "ipc:///run/subtitled/clients.sock"
 SERVER_VARIABLE = "SUBTITLE_SERVER"
@@ -176,8 +178,59 @@ class ClientSocket:
             self.socket.close()
 
 
-def close_connections(context: Any, connections: set[Any]) -> None:
-    """Close a client's connections and its context."""
+C = TypeVar("C", bound=ClientSocket)
+
+
+class BaseClient(Generic[C]):
+    """The connections of a client, blocking or of asyncio, and what makes its requests."""
+
+    def __init__(
+        self,
+        make: Callable[[Any, str, Key | None], C],
+        context: Any,
+        endpoint: str | None,
+        key: Key | str | os.PathLike[str] | None,
+        timeout_s: float,
+    ) -> None:
+        """`make` connects, with a context, an endpoint and a key; the other arguments are those of `Client`."""
+        self.endpoint = endpoint or default_server()
+        self._key = key_for(self.endpoint, key)
+        self._requests = Requests(self.endpoint, timeout_s)
+        self._make = make
+        self._context = context
+        self._open: set[C] = set()
+        self._idle: list[C] = []
+        # A client that is dropped without `close` must not keep the interpreter waiting for its context.
+        self._closer = weakref.finalize(self, _close_connections, self._context, self._open)
+
+    def close(self) -> None:
+        """Close all connections and discard unsent messages; may be repeated. Pending calls end with an error."""
+        self._idle.clear()
+        self._closer()
+
+    @contextmanager
+    def _connection(self) -> Iterator[C]:
+        """Give a connection that no other request uses, so that requests may be interleaved.
+
+        After an error the connection is closed: answers to the aborted request may still arrive on it.
+        """
+        connection = self._idle.pop() if self._idle else self._connect()
+        try:
+            connection.discard_events()
+            yield connection
+        except BaseException:
+            self._open.discard(connection)
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+    def _connect(self) -> C:
+        connection = self._make(self._context, self.endpoint, self._key)
+        self._open.add(connection)
+        return connection
+
+
+def _close_connections(context: Any, connections: set[Any]) -> None:
     for connection in connections:
         connection.close()
     connections.clear()

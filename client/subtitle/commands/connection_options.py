@@ -97,20 +97,6 @@ def connection_options(command: Command) -> Command:
     return command
 
 
-def with_client(command: Command) -> Command:
-    """Add the options of the connection, and pass the client as the first argument."""
-
-    @connection_options
-    @click.pass_context
-    @functools.wraps(command)
-    def call(context: click.Context, *args: Any, **words: Any) -> Any:
-        return command(
-            context.with_resource(context.ensure_object(ConnectionOptions).client()), *args, **words
-        )
-
-    return call
-
-
 def with_connection(command: Command) -> Command:
     """Add the options of the connection, and pass them as the first argument."""
 
@@ -119,6 +105,18 @@ def with_connection(command: Command) -> Command:
     @functools.wraps(command)
     def call(context: click.Context, *args: Any, **keywords: Any) -> Any:
         return command(context.ensure_object(ConnectionOptions), *args, **keywords)
+
+    return call
+
+
+def with_client(command: Command) -> Command:
+    """Add the options of the connection, and pass the client as the first argument."""
+
+    @with_connection
+    @functools.wraps(command)
+    def call(connection: ConnectionOptions, *args: Any, **keywords: Any) -> Any:
+        with connection.client() as client:
+            return command(client, *args, **keywords)
 
     return call
 
