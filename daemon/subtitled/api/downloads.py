@@ -43,8 +43,8 @@ from subtitled.files.atomic_files import sync_folder
 from subtitled.inboxes.arrivals import new_job, new_job_id
 from subtitled.languages import option_of
 from subtitled.runtime.background import BackgroundPool, CallInLoop
-from subtitled.runtime.pipes import child_environ
-from subtitled.runtime.processes import describe_status, module_command, start_process
+from subtitled.runtime.pipes import end_child, pipes_of, start_child
+from subtitled.runtime.processes import describe_status, module_command
 from subtitled.storage.store import Store
 
 COMMAND = module_command("subtitled.download.process")
@@ -341,28 +341,19 @@ class Downloads:
 
     def _supervise(self, download: _Download, settings: DownloadSettings, timeout_s: float) -> DownloadReport:
         until = time.monotonic() + timeout_s
-        process = start_process(
-            COMMAND,
-            time.monotonic() + START_S,
-            lambda _: download.is_stopped,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=child_environ(),
-            cwd="/",
-            bufsize=0,
+        process = start_child(
+            COMMAND, time.monotonic() + START_S, lambda: download.is_stopped, stderr=subprocess.DEVNULL
         )
         try:
             with download.lock:
                 download.process = process
                 if download.is_stopped:
                     process.kill()
-            if process.stdin is None or process.stdout is None:
-                raise TypeError("the process has no pipes")
+            stdin, stdout = pipes_of(process)
             with suppress(BrokenPipeError):
-                process.stdin.write(msgspec.json.encode(settings) + b"\n")
+                stdin.write(msgspec.json.encode(settings) + b"\n")
             final = DownloadReport()
-            for report in _reports(process.stdout, until, settings.stall_s):
+            for report in _reports(stdout, until, settings.stall_s):
                 final = report
                 if report.missing:
                     _log.warning(log.WORKER_UNPROTECTED, missing=list(report.missing))
@@ -378,11 +369,7 @@ class Downloads:
         finally:
             with download.lock:
                 download.process = None
-            process.kill()
-            status = process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            status = end_child(process)
         return DownloadReport(error=f"the download process ended ({describe_status(status)}); retry the job")
 
 

@@ -23,7 +23,7 @@ from subtitled.download.connections import CheckedConnections
 from subtitled.download.messages import DownloadReport, DownloadSettings
 from subtitled.errors import SubtitledError
 from subtitled.runtime import sandbox
-from subtitled.runtime.processes import die_with_parent, lower_priority
+from subtitled.runtime.processes import become_child
 
 MEMORY_BYTES = 2 << 30
 """Of the address space; a page that does not end fills it and fails."""
@@ -56,10 +56,7 @@ class DownloadRefusedError(SubtitledError):
 def main() -> int:
     """Read the settings, download, and report the outcome."""
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=DownloadSettings)
-    die_with_parent(settings.parent_pid)
-    lower_priority()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)
+    become_child(settings.parent_pid, signal.SIGXFSZ)
     os.umask(0o077)
     output = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not mix with the reports

@@ -28,7 +28,7 @@ from subtitled import log
 from subtitled.core.plan import AudioSource
 from subtitled.errors import MediaError
 from subtitled.runtime import pipes, sandbox
-from subtitled.runtime.processes import die_with_parent, lower_priority, module_command, start_process
+from subtitled.runtime.processes import become_child, module_command
 
 COMMAND = module_command("subtitled.media.preview_pool")
 COUNT = 2
@@ -132,31 +132,16 @@ class _ChildSlot:
         if self._child is not None and self.path not in {b"", wanted.path}:
             self.end()  # the sandbox of a child leaves it one file
         if self._child is None:
-            self._child = start_process(
-                self._command,
-                until,
-                self._pause,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env=pipes.child_environ(),
-                cwd="/",
-            )
+            self._child = pipes.start_child(self._command, until, lambda: self._is_over)
         if self._is_over:  # checked after the start: `kill` has either seen the child, or is seen here
             raise EOFError
-        stdin, stdout = self._child.stdin, self._child.stdout
-        if stdin is None or stdout is None:
-            raise TypeError("the child has no pipes")
+        stdin, stdout = pipes.pipes_of(self._child)
         pipes.write(stdin, _encode(wanted))
         data = pipes.read_until(stdout, until)
         if data is None:
             raise EOFError
         self.path, self.following = wanted.path, wanted.following
         return _response_decoder.decode(data)
-
-    def _pause(self, seconds: float) -> bool:
-        time.sleep(seconds)
-        return self._is_over
 
     def kill(self) -> None:
         """Kill the child, and start none again; does not wait, and may be called during a request of another thread."""
@@ -168,14 +153,8 @@ class _ChildSlot:
         """End the child; may be repeated."""
         child, self._child = self._child, None
         self.path, self.following = b"", None
-        if child is None:
-            return
-        child.kill()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        child.wait()
+        if child is not None:
+            pipes.end_child(child)
 
 
 class PreviewPool:
@@ -268,10 +247,7 @@ class PreviewPool:
 
 def main() -> None:
     """Serve requests until the pipe ends, as it does with the daemon."""
-    die_with_parent(os.getppid())  # a hanging decoder does not see the end of its pipe
-    lower_priority()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which is in the same process group
+    become_child(os.getppid(), signal.SIGTERM)  # a hanging decoder does not see the end of its pipe
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from subtitled.media import seek, video  # noqa: F401 - loaded before the sandbox is entered
 

@@ -51,7 +51,7 @@ from subtitled.cues.transcript import (
 from subtitled.errors import LayoutError, StoreError
 from subtitled.languages import ENGLISH
 from subtitled.runtime import pipes
-from subtitled.runtime.processes import die_with_parent, lower_priority, module_command, start_process
+from subtitled.runtime.processes import become_child, module_command
 from subtitled.storage.rows import EditRow, JobRow, ResultRow, unpack_cues
 from subtitled.translation.document import with_translation
 from subtitled.translation.requests import plan_requests, sentence_keys, sentence_terms
@@ -246,9 +246,9 @@ class LayoutProcess:
         if self._is_closed:
             return None
         try:
-            child = self._running_child(until)
-            pipes.write_until(_pipe(child.stdin), _encode(request), until, self._stall_s)
-            while (data := pipes.read_until(_pipe(child.stdout), until, self._stall_s)) == b"":
+            stdin, stdout = pipes.pipes_of(self._running_child(until))
+            pipes.write_until(stdin, _encode(request), until, self._stall_s)
+            while (data := pipes.read_until(stdout, until, self._stall_s)) == b"":
                 pass  # a heartbeat
             if data:
                 return _response_decoder.decode(data)
@@ -267,39 +267,16 @@ class LayoutProcess:
 
     def _running_child(self, until: float) -> subprocess.Popen[bytes]:
         if self._child is None:
-            self._child = start_process(
-                self._command,
-                until,
-                self._pause,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=pipes.child_environ(),
-                cwd="/",
-            )
-            os.set_blocking(_pipe(self._child.stdin).fileno(), False)
-            pipes.read_until(_pipe(self._child.stdout), min(until, time.monotonic() + START_S))
+            self._child = pipes.start_child(self._command, until, lambda: self._is_closed)
+            stdin, stdout = pipes.pipes_of(self._child)
+            os.set_blocking(stdin.fileno(), False)
+            pipes.read_until(stdout, min(until, time.monotonic() + START_S))
         return self._child
-
-    def _pause(self, seconds: float) -> bool:
-        time.sleep(seconds)
-        return self._is_closed
 
     def _end(self) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        for pipe in (child.stdin, child.stdout):
-            with contextlib.suppress(OSError):
-                _pipe(pipe).close()
-        child.kill()
-        child.wait()
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise TypeError("the child has no pipes")
-    return pipe
+        if child is not None:
+            pipes.end_child(child)
 
 
 def compose_all(
@@ -638,10 +615,7 @@ def _known(
 
 def main() -> None:
     """Answer requests until the input ends, as it does with the daemon."""
-    die_with_parent(os.getppid())  # a stopped process does not see the end of its input
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # sent to the process group of the daemon, which handles them
-    lower_priority()
+    become_child(os.getppid(), signal.SIGTERM)  # a stopped process does not see the end of its input
     requests, responses = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
         pipes.write(responses, b"")  # ready

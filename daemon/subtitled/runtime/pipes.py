@@ -1,12 +1,17 @@
-"""Length-prefixed messages between the daemon and a child, over the child's standard input and output."""
+"""Children of the daemon: their start and end, and length-prefixed messages over standard input and output."""
 
 from __future__ import annotations
 
 import math
 import os
 import select
+import subprocess
 import time
-from typing import IO
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+from subtitled.runtime.processes import start_process
 
 _LENGTH_BYTES = 8
 _PART_BYTES = 65_536
@@ -19,6 +24,45 @@ _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 def child_environ() -> dict[str, str]:
     """Return the environment of a child."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+
+
+def start_child(
+    command: Sequence[str], until: float, is_over: Callable[[], bool], **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process with pipes to its standard input and output, as `start_process` does; gives up if `is_over`."""
+
+    def pause(seconds: float) -> bool:
+        time.sleep(seconds)
+        return is_over()
+
+    return start_process(
+        command,
+        until,
+        pause,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env=child_environ(),
+        cwd="/",
+        **options,
+    )
+
+
+def end_child(child: subprocess.Popen[bytes]) -> int:
+    """Kill a process, wait for its end, and close its pipes; return its exit status."""
+    child.kill()
+    status = child.wait()
+    for pipe in pipes_of(child):
+        with suppress(OSError):
+            pipe.close()
+    return status
+
+
+def pipes_of(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Return the pipes to a child's standard input and output."""
+    if child.stdin is None or child.stdout is None:
+        raise TypeError("the child has no pipes")
+    return child.stdin, child.stdout
 
 
 def write(pipe: IO[bytes], data: bytes) -> None:

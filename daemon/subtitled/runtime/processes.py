@@ -89,6 +89,17 @@ def lower_priority() -> None:
     os.nice(NICENESS)
 
 
+def become_child(parent_pid: int, *also_ignored: signal.Signals) -> None:
+    """Set up a child of the daemon: it ends with its parent, has a lower priority, and ignores signals to the daemon's group.
+
+    Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; the daemon ends its children.
+    """
+    die_with_parent(parent_pid)
+    lower_priority()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, *also_ignored):
+        signal.signal(number, signal.SIG_IGN)
+
+
 MAX_DESCRIPTORS = 16_384
 """Descriptors that the daemon asks for; the usual default is 1024."""
 

@@ -23,7 +23,7 @@ from subtitled.core.protocol import (
 from subtitled.errors import ExitCode
 from subtitled.files.filesystem import does_answer
 from subtitled.runtime import sandbox
-from subtitled.runtime.processes import die_with_parent, keep_memory, lower_priority
+from subtitled.runtime.processes import become_child, keep_memory
 from subtitled.workers.channel import Channel
 
 ANSWER_S = 2.0
@@ -72,11 +72,7 @@ def _answering(folders: Sequence[str]) -> Sequence[str]:
 def main(argv: Sequence[str], transcribe: Run | None = None) -> int:
     """Run a worker until it is drained or fails; `transcribe` replaces the `run` of that role."""
     settings = msgspec.json.decode(argv[0], type=WorkerSettings)
-    die_with_parent(settings.parent_pid)
-    lower_priority()
-    # Ctrl-C in a terminal goes to the whole process group, `systemctl kill` to the whole unit; only the daemon stops workers.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    become_child(settings.parent_pid)
     log.configure(settings.log_level, settings.log_format, sys.stderr, worker=settings.identity)
     log.forward_lines(os.environ)
     if settings.device == "cpu":
