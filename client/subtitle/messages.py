@@ -334,6 +334,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     """What it can do: "transcribe", "translate" (audio into English), or "text" (translates text)."""
     slots: tuple[str, ...] = ()
     """Worker slots that hold it."""
+    stale_slots: tuple[str, ...] = ()
+    """Worker slots that have a copy by an earlier configuration in memory; `UnloadModel` removes it."""
     memory_bytes: int = 0
     """Memory that it takes in a worker, as measured at its last load; 0 if unknown."""
     preload: int = 0

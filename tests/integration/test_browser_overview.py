@@ -165,6 +165,10 @@ def test_a_failed_file_shows_its_reason_and_can_be_retried(
         browser.drop([file], "#health")
         row = browser.wait_for("#failures .job", file.name)
         assert "is not media that FFmpeg can read" in row.text
+        heights = (
+            "return [...document.querySelectorAll('#failures .job button')].map((one) => one.offsetHeight)"
+        )
+        assert max(browser.script(heights)) < 40, "no word is broken"
         job = (row.attribute("id") or "").removeprefix("failed-")
         eventually(lambda: daemon.is_closed(job), "the failed job is closed")
         browser.click(f"#failed-{job} form[action$=retry] button")

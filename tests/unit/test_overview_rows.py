@@ -14,6 +14,7 @@ from subtitle.messages import HungFolder, ModelFacts, OpenFile
 from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.web.i18n import Translator, language_choices
+from subtitled.web.operate import model_controls
 from subtitled.web.view_models import (
     RECENT_MS,
     health_summary,
@@ -193,6 +194,14 @@ def test_health_names_the_download_that_the_workers_wait_for() -> None:
     assert health_summary(stats(models=(base,)), 0, 50).message == "health.downloading"
     other = replace(base, is_default=False)
     assert health_summary(stats(models=(other,)), 0, 50).message == "health.no_worker"
+
+
+def test_a_stale_copy_of_a_model_can_be_unloaded() -> None:
+    t = Translator("en")
+    assert not model_controls(ModelFacts(name="m", source="s"), t)["is_unloadable"]
+    row = model_controls(ModelFacts(name="m", source="s", stale_slots=("gpu0", "gpu1")), t)
+    assert row["is_unloadable"]
+    assert "a copy by an earlier configuration is in memory on gpu0, gpu1" in row["details"]
 
 
 def test_a_worker_row_shows_jobs_speed_memory_and_link() -> None:

@@ -108,6 +108,11 @@ class ServerStats:
                         for worker in broker.worker_table.of(Role.TRANSCRIBE)
                         if worker.has_loaded(model.option)
                     ),
+                    stale_slots=tuple(
+                        worker.slot
+                        for worker in broker.worker_table.of(Role.TRANSCRIBE)
+                        if model.option in worker.stale_models
+                    ),
                     memory_bytes=placement.memory_bytes(model.option),
                     preload=placement.preload(model.option),
                     preload_cause=(

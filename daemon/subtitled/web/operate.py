@@ -67,7 +67,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "welcome": snapshot.welcome,
         "filters": filters,
         "levels": operate.LEVELS,
-        "models": [_model(model, t) for model in snapshot.stats.models],
+        "models": [model_controls(model, t) for model in snapshot.stats.models],
         "holders": [
             (worker.slot, _held(worker, snapshot.stats, t))
             for worker in snapshot.stats.workers
@@ -78,7 +78,7 @@ async def _context(request: Request) -> dict[str, Any]:
     }
 
 
-def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
+def model_controls(model: ModelFacts, t: Translator) -> dict[str, Any]:
     """Return a model with what an admin can do with it; one behind an endpoint is not loaded here."""
     row = model_row(model, t)
     is_loadable = not model.source.startswith(("http://", "https://"))
@@ -88,6 +88,8 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
         details.append(t(kept, part=model.keepers, n=model.preload))
     elif model.is_requested and not model.slots:
         details.append(t("operate.unloaded"))
+    if model.stale_slots:
+        details.append(t("operate.stale", slots=", ".join(model.stale_slots)))
     return {
         "name": model.name,
         "state": model.state,
@@ -96,7 +98,7 @@ def _model(model: ModelFacts, t: Translator) -> dict[str, Any]:
         "cause": model.cause or model.preload_cause,
         "preload": model.preload,
         "is_loadable": is_loadable,
-        "is_unloadable": bool(model.slots or model.preload),
+        "is_unloadable": bool(model.slots or model.stale_slots or model.preload),
     }
 
 

@@ -2,6 +2,8 @@
 import { message } from "./messages.js";
 import { clock } from "./waveform.js";
 
+const SCROLL_PAUSE_MS = 150;
+
 export class CueList {
   #list;
   #scroll;
@@ -23,7 +25,14 @@ export class CueList {
     list.addEventListener("keydown", (event) => this.#onKeydown(event));
     for (const name of ["wheel", "touchmove"]) scroll.addEventListener(name, () => this.#setFollowing(false), { passive: true });
     // The height of rows that were never visible is an estimate: if it was wrong, scroll again.
-    scroll.addEventListener("scrollend", () => this.#isFollowing && this.#current >= 0 && !this.#isVisible(this.#current) && this.#scrollTo(this.#current));
+    const scrollAgain = () => this.#isFollowing && this.#current >= 0 && !this.#isVisible(this.#current) && this.#scrollTo(this.#current);
+    scroll.addEventListener("scrollend", scrollAgain);
+    let timer = 0;
+    const scrollAgainSoon = () => {
+      clearTimeout(timer);
+      timer = setTimeout(scrollAgain, SCROLL_PAUSE_MS);
+    };
+    if (!("onscrollend" in scroll)) scroll.addEventListener("scroll", scrollAgainSoon, { passive: true }); // Safari before 26.2
     scroll.addEventListener("pointerdown", (event) => event.target === scroll && this.#setFollowing(false)); // the scroll bar
     scroll.addEventListener("keydown", ({ key }) => /^(Page|Home|End)/.test(key) && this.#setFollowing(false));
     followButton.addEventListener("click", () => this.#setFollowing(true));

@@ -1,4 +1,5 @@
 // Saves an edit as it changes: to this browser at once, to the server after a pause. A conflict stops it; nothing is overwritten.
+import { store, stored } from "./storage.js";
 import { backupKey, trackQuery } from "./tracks.js";
 
 const PAUSE_MS = 1500;
@@ -8,7 +9,7 @@ const BACKUP_PAUSE_MS = 300;
 /** Return the edit of a track that this browser has and the server may lack: `version` and `cues`; null if there is none. */
 export function unsavedEdit(job, track) {
   try {
-    return JSON.parse(localStorage.getItem(backupKey(job, track)));
+    return JSON.parse(stored(backupKey(job, track)));
   } catch {
     return null;
   }
@@ -78,7 +79,7 @@ export class EditSaver extends EventTarget {
     this.#isChanged = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#backupTimer);
-    localStorage.removeItem(backupKey(this.#job, this.#track));
+    store(backupKey(this.#job, this.#track), null);
     this.#setState("saved");
   }
 
@@ -119,7 +120,7 @@ export class EditSaver extends EventTarget {
       this.version = body.version;
       this.versions = body.versions;
       this.#isDraft = Boolean(edit.draft_session);
-      if (!this.#isChanged) localStorage.removeItem(backupKey(this.#job, this.#track));
+      if (!this.#isChanged) store(backupKey(this.#job, this.#track), null);
       this.#setState(this.#isChanged ? "unsaved" : "saved");
       return !this.#isChanged;
     }
@@ -145,11 +146,8 @@ export class EditSaver extends EventTarget {
   #backup() {
     clearTimeout(this.#backupTimer);
     if (!this.#isChanged) return;
-    try {
-      localStorage.setItem(backupKey(this.#job, this.#track), JSON.stringify({ version: this.version, cues: saved(this.#getCues()) }));
-    } catch {
-      // no room: the server saves it soon
-    }
+    // Without room for it, the server saves it soon.
+    store(backupKey(this.#job, this.#track), JSON.stringify({ version: this.version, cues: saved(this.#getCues()) }));
   }
 
   #setState(state) {

@@ -4,6 +4,7 @@ import { EditModel, figures, problems, searchPattern, snapped, withText } from "
 import { areSameCues, EditSaver, unsavedEdit } from "./edit_saver.js";
 import { CueVersionsDialog } from "./edit_versions.js";
 import { addMessages, message } from "./messages.js";
+import { store, stored } from "./storage.js";
 import { fetchCues } from "./tracks.js";
 
 const NUDGE_MS = 100;
@@ -60,8 +61,8 @@ class Editor {
     this.#perChar = FULL_WIDTH.test(this.#language) ? 2 : 1;
     this.#model = new EditModel(response.cues);
     const author = byId("edit-author");
-    author.value = localStorage.getItem(AUTHOR_KEY) ?? "";
-    author.addEventListener("change", () => localStorage.setItem(AUTHOR_KEY, author.value.trim()));
+    author.value = stored(AUTHOR_KEY) ?? "";
+    author.addEventListener("change", () => store(AUTHOR_KEY, author.value.trim()));
     // Two users who give no name are distinguished by their browsers.
     const anonymous = message("anonymous", { n: anonymousNumber() });
     this.#saver = new EditSaver(player.job, player.track, response.version, () => this.#model.cues, () => author.value.trim() || anonymous);
@@ -574,8 +575,8 @@ class Editor {
 
 /** Return a number of this browser, which stays the same. */
 function anonymousNumber() {
-  const number = localStorage.getItem(ANONYMOUS_KEY) ?? String(1000 + (crypto.getRandomValues(new Uint32Array(1))[0] % 9000));
-  localStorage.setItem(ANONYMOUS_KEY, number);
+  const number = stored(ANONYMOUS_KEY) ?? String(1000 + (crypto.getRandomValues(new Uint32Array(1))[0] % 9000));
+  store(ANONYMOUS_KEY, number);
   return number;
 }
 

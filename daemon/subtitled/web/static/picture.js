@@ -1,5 +1,6 @@
 // The picture of a job's file, which follows the audio: the file itself where the browser plays it, else segments that the server encodes.
 import { errorText, message } from "./messages.js";
+import { store, stored } from "./storage.js";
 
 const AHEAD_MS = 12_000; // loaded before the position while it plays
 const BEHIND = 6; // segments that are kept before the position
@@ -33,11 +34,10 @@ export function connectPicture(job, audio, facts) {
   screen.style.setProperty("--ratio", facts.width / facts.height);
   button.hidden = false;
   button.addEventListener("click", () => {
-    if (video.hidden) localStorage.removeItem(HIDDEN_KEY);
-    else localStorage.setItem(HIDDEN_KEY, "1");
+    store(HIDDEN_KEY, video.hidden ? null : "1");
     show(video.hidden);
   });
-  show(localStorage.getItem(HIDDEN_KEY) === null);
+  show(stored(HIDDEN_KEY) === null);
 }
 
 class Picture {

@@ -1,25 +1,20 @@
 // Options of uploads: the last ones are remembered, others can be saved under a name; all in this browser.
 import { message } from "./messages.js";
+import { store, stored } from "./storage.js";
 
 const KEY = "subtitled.upload_options";
 const form = document.getElementById("upload-form");
 const choice = document.getElementById("preset");
 const removal = document.getElementById("preset-remove");
 
-const stored = () => {
+const load = () => {
   try {
-    return { last: [], named: {}, ...JSON.parse(localStorage.getItem(KEY)) };
+    return { last: [], named: {}, ...JSON.parse(stored(KEY)) };
   } catch {
     return { last: [], named: {} };
   }
 };
-const store = (value) => {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(value));
-  } catch {
-    // Without storage the options are those of this visit.
-  }
-};
+const save = (value) => store(KEY, JSON.stringify(value));
 const fields = () => [...new FormData(form)].filter(([name, value]) => typeof value === "string" && name !== "url");
 
 /** Set the fields of the form; unknown names and values are left out. */
@@ -32,7 +27,7 @@ function apply(values) {
 }
 
 function list(selected = "") {
-  const names = Object.keys(stored().named).sort();
+  const names = Object.keys(load().named).sort();
   choice.replaceChildren(choice.options[0], ...names.map((name) => new Option(name, name)));
   choice.value = selected;
   removal.hidden = !selected;
@@ -41,24 +36,24 @@ function list(selected = "") {
 /** Start to remember the options of the upload form. */
 export function rememberOptions() {
   list();
-  if (stored().last.length) apply(stored().last);
-  form.addEventListener("change", () => store({ ...stored(), last: fields() }));
+  if (load().last.length) apply(load().last);
+  form.addEventListener("change", () => save({ ...load(), last: fields() }));
   choice.addEventListener("change", () => {
-    const { named, last } = stored();
+    const { named, last } = load();
     apply(choice.value ? named[choice.value] : last);
     removal.hidden = !choice.value;
   });
   document.getElementById("preset-save").addEventListener("click", () => {
     const name = prompt(message("preset_name"), choice.value)?.trim().slice(0, 60);
     if (!name) return;
-    const { last, named } = stored();
-    store({ last, named: { ...named, [name]: fields() } });
+    const { last, named } = load();
+    save({ last, named: { ...named, [name]: fields() } });
     list(name);
   });
   removal.addEventListener("click", () => {
-    const { last, named } = stored();
+    const { last, named } = load();
     delete named[choice.value];
-    store({ last, named });
+    save({ last, named });
     list();
   });
 }

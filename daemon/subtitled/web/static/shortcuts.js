@@ -1,13 +1,15 @@
 // The player's keyboard shortcuts. They do not act while text is typed, with a modifier key, or where a button or link
 // uses the key itself.
 
+import { store, stored } from "./storage.js";
+
 const STORAGE_KEY = "subtitled.keys-off";
 
 /** `actions`: a function for each key; `help` is shown; `checkbox` enables the shortcuts. */
 export function enableShortcuts(actions, { help, checkbox }) {
   help.hidden = false;
-  checkbox.checked = localStorage.getItem(STORAGE_KEY) === null;
-  checkbox.addEventListener("change", () => (checkbox.checked ? localStorage.removeItem(STORAGE_KEY) : localStorage.setItem(STORAGE_KEY, "1")));
+  checkbox.checked = stored(STORAGE_KEY) === null;
+  checkbox.addEventListener("change", () => store(STORAGE_KEY, checkbox.checked ? null : "1"));
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !checkbox.checked) return;

@@ -1,5 +1,6 @@
 // The subtitles of a job that the player shows: those of its only task or of each of two, which can be edited, and translations.
 import { errorText } from "./messages.js";
+import { stored } from "./storage.js";
 
 /** Return the query of requests for a track. */
 export function trackQuery({ task, language }, parameters = {}) {
@@ -22,5 +23,5 @@ export function backupKey(job, { task }) {
 
 /** Return whether this browser has an edit that the server may lack. */
 export function hasUnsavedEdit(job, track) {
-  return !track.language && localStorage.getItem(backupKey(job, track)) !== null;
+  return !track.language && stored(backupKey(job, track)) !== null;
 }
