@@ -21,7 +21,7 @@ from subtitle.errors import KeyFileError, OptionError, ServerError, SubtitleErro
 def cli() -> None:
     """Submit media files to the subtitled daemon, watch their jobs, fetch their subtitles.
 
-    Exit status: 0 success, 1 a job failed, 2 wrong usage, 3 the server cannot be reached or refuses.
+    Exit status: 0 success, 1 a job failed, 2 wrong usage, 3 the server cannot be reached or rejects the request.
     """
 
 

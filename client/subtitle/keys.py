@@ -54,20 +54,20 @@ def load_key(path: str | Path) -> Key:
             table = tomllib.load(file)
     except OSError as error:
         raise KeyFileError(
-            f"{path}: cannot be read: {error.strerror}; `subtitled keys new` makes keys"
+            f"{path}: cannot be read: {error.strerror}; `subtitled keys new` creates keys"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` makes one") from error
+        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` creates one") from error
     if mode & _OTHERS:
         raise KeyFileError(f"{path}: mode {mode:04o} lets others use the key; type: chmod 600 {path}")
     try:
         key = msgspec.convert(table, Key)
     except msgspec.ValidationError as error:
-        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` makes one") from error
+        raise KeyFileError(f"{path}: not a key file: {error}; `subtitled keys new` creates one") from error
     for field in ("public", "secret", "server"):
         if not is_key(getattr(key, field)):
             raise KeyFileError(
-                f"{path}: `{field}` must be a key of {KEY_LENGTH} characters in Z85; `subtitled keys new` makes one"
+                f"{path}: `{field}` must be a key of {KEY_LENGTH} characters in Z85; `subtitled keys new` creates one"
             )
     return key
 

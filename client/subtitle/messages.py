@@ -94,7 +94,7 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     is_bilingual: bool = False
     """With `translate_to`: also a file with both languages for each."""
     glossary: Annotated[str, Meta(max_length=65_536)] = ""
-    """Text of a names.toml: how names and terms are translated."""
+    """Text of a names.toml: translations of names and terms."""
     flags: Annotated[tuple[Flag, ...], Meta(max_length=8)] = ()
     """In the names of the subtitles, after the language."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
@@ -567,7 +567,7 @@ class TranslateJob(_Message, frozen=True, kw_only=True):
     model: Annotated[str, Meta(max_length=200)] = ""
     """Name of a model that translates text; "": as of the job."""
     is_retry: bool = False
-    """Try the sentences again that could not be translated."""
+    """Translate again the sentences that could not be translated."""
 
 
 class Delete(_Message, frozen=True, kw_only=True):

@@ -156,7 +156,7 @@ class ConnectionMonitor:
 
     def _mismatch(self) -> str:
         if self._key is None:
-            return "the server requires a key; make one there with `subtitled keys new` and give it with --key FILE or SUBTITLE_KEY"
+            return "the server requires a key; create one there with `subtitled keys new` and give it with --key FILE or SUBTITLE_KEY"
         return f'the server uses no keys, but the key {self._key.name!r} was given; --key "" uses none'
 
 

@@ -299,7 +299,7 @@ def render(
 @click.option(
     "--force",
     is_flag=True,
-    help="Overwrite, or remove, also files that were changed, or not written by this command.",
+    help="Also overwrite or remove files that were changed by hand or not written by this command.",
 )
 @click.option(
     "--remove",
@@ -373,7 +373,9 @@ def _remove_service(
         config = Config()
     if not is_confirmed:
         if not sys.stdin.isatty():
-            raise click.UsageError("--remove asks for confirmation, and this is no terminal; give --yes")
+            raise click.UsageError(
+                "--remove asks for confirmation, but the input is not a terminal; add --yes"
+            )
         for path in found:
             click.echo(f"  {path}")
         click.confirm("Stop and disable the service, and remove these files?", abort=True)
@@ -382,7 +384,7 @@ def _remove_service(
     installing.remove(found, reloads=prefix == Path("/"))
     for path in found:
         click.echo(f"Removed {path}")
-    click.echo(f"Kept, and deleted only by you, besides the user {user}:")
+    click.echo(f"Not deleted (delete these yourself if you no longer need them), nor is the user {user}:")
     for kept, text in installing.kept_data(config, config_file).items():
         click.echo(f"  {kept}  ({text})")
 
@@ -398,7 +400,7 @@ def _remove_service(
 )
 @click.option("--cluster", "is_cluster", is_flag=True, help="Check the workers on other hosts instead.")
 def doctor(config_file: str | None, media: str | None, *, is_json: bool, is_cluster: bool) -> None:
-    """Check this machine, and print a remedy for each fault; exit status 0 if there is none."""
+    """Check this machine, and print a remedy for each fault; exit status 0 if there are no faults."""
     from rich.console import Console
 
     from subtitled.doctor.checks import Checks, config_findings
@@ -430,7 +432,7 @@ def config() -> None:
 @config.command("check")
 @config_option
 def config_check(config_file: str | None) -> None:
-    """Report all faults of the configuration; exit status 0 if there is none."""
+    """Report all faults of the configuration; exit status 0 if there are no faults."""
     _load(config_file)
     click.echo("The configuration has no faults.")
 
@@ -451,13 +453,13 @@ def config_init(file: Path) -> None:
         with file.open("x", encoding="utf-8") as target:
             target.write(DEFAULT_FILE.read_text("utf-8"))
     except FileExistsError:
-        raise SubtitledError(f"{file} exists already; choose another file, or move it away") from None
+        raise SubtitledError(f"{file} already exists; choose another file, or move it away") from None
     click.echo(f"Wrote {file}. Then: subtitled config check --config {file}")
 
 
 @cli.group()
 def keys() -> None:
-    """Make keys for clients and workers on other hosts."""
+    """Create keys for clients and workers on other hosts."""
 
 
 @keys.command("new")
@@ -473,7 +475,7 @@ def keys() -> None:
     "--worker",
     "is_worker",
     is_flag=True,
-    help="Make a key for the workers of the host NAME instead of a client.",
+    help="Create a key for the workers of the host NAME instead of a client.",
 )
 @click.option(
     "-o",
@@ -483,7 +485,7 @@ def keys() -> None:
 )
 @config_option
 def keys_new(name: str, role: str, output: Path | None, config_file: str | None, *, is_worker: bool) -> None:
-    """Make a key for the client or the worker host NAME, and print its lines for the configuration."""
+    """Create a key for the client or the worker host NAME, and print its lines for the configuration."""
     from subtitle.keys import KEY_NAME, KEY_NAME_RULE, Key, new_pair, save_key
     from subtitled.network.auth import server_key, server_key_path
 
@@ -493,14 +495,14 @@ def keys_new(name: str, role: str, output: Path | None, config_file: str | None,
     known = config.remote.keys if is_worker else {client.name for client in config.client}
     if name in known:
         what = "host" if is_worker else "client"
-        raise SubtitledError(f"{what} {name!r} is in the configuration already; choose another name")
+        raise SubtitledError(f"{what} {name!r} is already in the configuration; choose another name")
     server = server_key(server_key_path(config))
     public, secret = new_pair()
     target = output or Path(f"{name}.toml")
     try:
         save_key(target, Key(name=name, public=public, secret=secret, server=server.public))
     except FileExistsError:
-        raise SubtitledError(f"{target} exists already; choose another file with -o") from None
+        raise SubtitledError(f"{target} already exists; choose another file with -o") from None
     use = "`subtitled worker --key FILE` on that host" if is_worker else "`subtitle --key FILE`"
     click.echo(f"Wrote {target}: give it to {name} over a secure channel, for {use}.", err=True)
     if is_worker:
@@ -547,7 +549,7 @@ def main() -> None:
         if error.name is None or error.name.startswith("subtitle"):
             raise
         click.echo(
-            f"subtitled: the package {error.name!r} is not installed. `pip install subtitled` is the client alone; "
+            f"subtitled: the package {error.name!r} is not installed. `pip install subtitled` installs only the client; "
             "the daemon needs `pip install 'subtitled[daemon]'`, the gateway `'subtitled[http]'`, or the lock "
             "(docs/operations.md).",
             err=True,

@@ -250,7 +250,7 @@ def test_a_file_that_vanishes_while_it_is_read_fails_with_its_reason(daemon: Dae
 
 @pytest.mark.usefixtures("good")
 def test_a_file_that_is_cut_while_it_is_read_fails_and_is_accepted_again(daemon: Daemon) -> None:
-    """The result of the old content is not used; the new content is a job of its own."""
+    """The result of the old content is not used; the new content becomes a separate job."""
     source = start_reading(daemon, "cut.wav")
     first = daemon.job_of(source)
     assert first is not None

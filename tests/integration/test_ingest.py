@@ -180,7 +180,7 @@ def test_no_plans_need_no_reading(tmp_path: Path) -> None:
 
 
 def test_a_file_without_audio_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="holds no audio"):
+    with pytest.raises(MediaError, match="contains no audio"):
         ingest(media.write_sound(tmp_path / "a.wav", np.empty(0, np.int16)))
 
 

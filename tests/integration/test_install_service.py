@@ -86,7 +86,7 @@ def test_remove_deletes_the_files_that_were_written_and_keeps_the_data(tmp_path:
     options = ("--config", str(config_file))
     install(root, *options)
     install(root, "--worker", "tcp://head:8700", "--force")
-    assert "give --yes" in install(root, *options, "--remove", status=2)
+    assert "add --yes" in install(root, *options, "--remove", status=2)
     assert unit_in(root).exists()
     reported = install(root, *options, "--remove", "--yes")
     assert [path for path in root.rglob("*") if path.is_file()] == []

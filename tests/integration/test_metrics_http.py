@@ -111,7 +111,7 @@ def test_stuck_loop_is_reported_while_it_is_stuck() -> None:
         health.state = HealthState(has_worker=True)
         assert [get(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
         now = STUCK_S + 2
-        stuck = (503, "the loop is stuck for 12 s\n")
+        stuck = (503, "the loop has been stuck for 12 s\n")
         assert [get(address, path) for path in ("/healthz", "/readyz")] == [stuck, stuck]
         health.record_turn()
         assert [get(address, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]

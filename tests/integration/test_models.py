@@ -85,7 +85,7 @@ def test_inbox_names_the_model_of_its_jobs(daemon: Daemon, tmp_path: Path) -> No
 def test_model_is_chosen_by_the_language(daemon: Daemon, tmp_path: Path) -> None:
     job = daemon.client.submit(sound(tmp_path, 5), options=JobOptions(language="hak"))
     facts = job.wait(timeout_s=WAIT_S)
-    assert (facts.model, facts.model_reason) == ("copy", 'language "hak": copy is for it')
+    assert (facts.model, facts.model_reason) == ("copy", 'language "hak": copy is configured for it')
     assert facts.language == "hak"
 
 

@@ -101,7 +101,7 @@ def test_chinese_is_converted_when_rendered(tmp_path: Path) -> None:
 def test_existing_file_is_kept_unless_forced(stored: Path) -> None:
     target = stored.with_suffix(".srt")
     target.write_bytes(b"edited by hand")
-    assert b"exists already" in rendered(stored, status=1).stderr
+    assert b"already exists" in rendered(stored, status=1).stderr
     assert target.read_bytes() == b"edited by hand"
     rendered(stored, "--force")
     assert target.read_bytes() == render("srt", transcript())
@@ -110,7 +110,7 @@ def test_existing_file_is_kept_unless_forced(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--max-chars", "2"], 2, "max_chars = 2: allowed are 4 to 200, or 0 for no limit"),
+        (["--max-chars", "2"], 2, "max_chars = 2: allowed: 4 to 200, or 0 for no limit"),
         (["--format", "doc"], 2, "'doc' is not one of 'srt'"),
         (["--format", "srt", "--format", "vtt", "-o", "one.srt"], 2, "2 formats need a folder"),
     ],
@@ -126,7 +126,7 @@ def test_wrong_usage_is_explained(stored: Path, words: list[str], status: int, m
         (b"1\n00:00", "is not a transcript"),
         (
             render("json", msgspec.structs.replace(transcript(), version=9)),
-            "has version 9, this release knows up to",
+            "has version 9, this release supports up to",
         ),
         (None, "cannot be read: No such file"),
     ],

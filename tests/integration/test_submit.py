@@ -127,7 +127,7 @@ def test_the_same_command_again_changes_nothing(secured: DaemonWithKeys, talk: P
     assert (first.returncode, second.returncode) == (0, 0)
     assert json.loads(second.stdout) == json.loads(first.stdout)
     assert talk.with_name("talk.en.srt").stat().st_mtime_ns == written
-    assert "submitted before, --allow-duplicate makes another job" in second.stderr
+    assert "submitted before; --allow-duplicate creates another job" in second.stderr
     again = run(secured, "submit", talk, "--allow-duplicate", "--json")
     assert json.loads(again.stdout)["id"] != json.loads(first.stdout)["id"]
 

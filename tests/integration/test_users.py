@@ -46,7 +46,7 @@ def test_a_key_file_is_its_owners_alone_and_never_overwritten(secured: DaemonWit
     assert (secured.daemon.folder / "state" / "server.key").stat().st_mode & 0o777 == 0o600
     done = run_command("subtitled", "keys", "new", "cat", "-o", path, "--config", secured.daemon.config_file)
     assert done.returncode == 1
-    assert "exists already" in done.stderr
+    assert "already exists" in done.stderr
     again = [
         sys.executable,
         "-m",
@@ -59,7 +59,7 @@ def test_a_key_file_is_its_owners_alone_and_never_overwritten(secured: DaemonWit
     ]
     done = subprocess.run(again, capture_output=True, text=True, check=False, cwd=secured.daemon.folder)
     assert done.returncode == 1
-    assert "in the configuration already" in done.stderr
+    assert "already in the configuration" in done.stderr
     bad = [
         sys.executable,
         "-m",

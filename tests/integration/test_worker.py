@@ -373,7 +373,7 @@ def test_a_language_that_the_model_does_not_have_is_refused(transcriber: Worker)
     transcriber.send(lease_of(4, ["de"]), [pcm(0.4, 3.2)])
     refused, _ = transcriber.expect(LeaseRefused)
     assert refused.lease == 4
-    assert "language 'de': the model has no such language" in refused.cause
+    assert "language 'de': the model does not support it" in refused.cause
     transcriber.send(lease_of(5, ["en"]), [pcm(0.4, 3.2)])
     assert transcriber.expect(Transcribed)[0].lease == 5
 
@@ -544,7 +544,7 @@ def test_file_replaced_by_a_link_to_a_secret_is_not_read(tmp_path: Path) -> None
         worker.expect(WorkerReady)
         worker.send(order(tmp_path / "inbox" / "talk.flac", root=bytes(tmp_path)))
         refused, _ = worker.expect(PrepareRefused)
-        assert "may not be read" in refused.cause
+        assert "cannot be read by" in refused.cause
 
 
 def test_file_replaced_by_a_link_out_of_its_inbox_is_not_read(tmp_path: Path) -> None:

@@ -220,7 +220,9 @@ def test_model_that_is_downloaded_is_loaded_afterwards() -> None:
 def test_load_without_a_worker_that_may_hold_the_model_is_reported() -> None:
     b = bench("cpu0", big={"slots": ("gpu*",)})
     load(b, "big")
-    assert b.broker.placement.preload_obstacle("big", b.now) == "no worker that may hold it is running"
+    assert (
+        b.broker.placement.preload_obstacle("big", b.now) == "no worker that is configured for it is running"
+    )
     b.worker("gpu0")
     assert b.last(ac.SendLease).lease.worker == "gpu0.1"
     assert not b.broker.placement.preload_obstacle("big", b.now)

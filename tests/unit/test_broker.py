@@ -1266,7 +1266,7 @@ def test_second_report_of_the_end_of_a_worker_changes_nothing(is_fatal: bool, is
     b = bench("gpu0")
     if is_draining:
         b.handle(ev.DrainRequested())
-    b.die("gpu0.1", is_fatal=is_fatal, cause="killed, and not ended after 5 s")
+    b.die("gpu0.1", is_fatal=is_fatal, cause="killed, but still running after 5 s")
     ended = b.slot("gpu0")
     assert not b.die("gpu0.1")
     assert b.slot("gpu0") == ended

@@ -629,7 +629,7 @@ def test_a_state_folder_below_a_file_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     fault = one_fault(folders(tmp_path, state="file/state"), tmp_path, check_paths=True)
     assert fault.startswith("state.dir: ")
-    assert "may not write" in fault
+    assert "cannot write" in fault
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -165,12 +165,12 @@ def test_all_faults_are_reported_at_once() -> None:
         choose_devices(("cuda:9", "cpu", "cuda:GPU-dddd", "cuda:1", "cuda:GPU-aaaa2222-0000"), FOUR)
     first, second, third = caught.value.faults
     assert first.startswith(
-        'pool.devices: got "cuda:9", which is not there; GPUs that are: cuda:0 (NVIDIA H200)'
+        'pool.devices: got "cuda:9", which does not exist; available GPUs: cuda:0 (NVIDIA H200)'
     )
     assert '"cuda:GPU-dddd"' in second
     assert '"cuda:GPU-aaaa2222-0000" names GPU 1 a second time' in third
 
 
 def test_a_gpu_where_there_is_none_is_a_fault_that_says_so() -> None:
-    with pytest.raises(ConfigError, match="GPUs that are: none"):
+    with pytest.raises(ConfigError, match="available GPUs: none"):
         choose_devices(("cuda:0",), [])

@@ -273,7 +273,7 @@ def test_python_kernel_file_limit_and_clock_are_checked() -> None:
 
 def test_ffmpeg_without_codecs_and_vad_without_speech_are_faults() -> None:
     has(ffmpeg_finding({"mov"}, {"aac"}, "PyAV 1"), "fault", "cannot read aac, asf", "pip install")
-    has(vad_finding(0, 10.0, 0.1), "fault", "finds no speech", "vad.threshold")
+    has(vad_finding(0, 10.0, 0.1), "fault", "found no speech", "vad.threshold")
     has(vad_finding(4, 10.0, 0.1), "ok", "4 spans")
 
 

@@ -85,9 +85,9 @@ def test_spoken_stock_phrase_is_kept(language: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("found", "cause"),
     [
-        (phrase("Thanks for watching!", 9100, 9900), "none was found there"),
-        (phrase("Thanks for watching!", 9900, 9900), "none was found there"),
-        (phrase("Thanks for watching!", no_speech_prob=0.7), "probability of none 0.70"),
+        (phrase("Thanks for watching!", 9100, 9900), "none was detected there"),
+        (phrase("Thanks for watching!", 9900, 9900), "none was detected there"),
+        (phrase("Thanks for watching!", no_speech_prob=0.7), "no-speech probability 0.70"),
     ],
 )
 def test_stock_phrase_over_no_speech_is_removed(found: MediaPhrase, cause: str) -> None:
@@ -156,7 +156,7 @@ def test_repetitions_are_reduced_to_one() -> None:
     loop = [phrase("I'm sorry.", 1000 * at, 1000 * at + 900, logprob=UNSURE) for at in range(1, 8)]
     kept, removals = left(phrase("Well.", 0, 900), *loop)
     assert kept == ["Well.", "I'm sorry."]
-    assert [removal.cause for removal in removals] == ["the same words again and again"] * 6
+    assert [removal.cause for removal in removals] == ["the same words repeated"] * 6
 
 
 def test_loop_may_span_segments_and_several_phrases() -> None:

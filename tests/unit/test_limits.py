@@ -53,16 +53,16 @@ def test_overrides_have_the_names_of_the_limits() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (LayoutOverrides(max_chars=3), "max_chars = 3: allowed are 4 to 200, or 0 for no limit"),
-        (LayoutOverrides(max_lines=0), "max_lines = 0: allowed are 1 to 10"),
-        (LayoutOverrides(gap_ms=-1), "gap_ms = -1: allowed are 0 to 10000"),
+        (LayoutOverrides(max_chars=3), "max_chars = 3: allowed: 4 to 200, or 0 for no limit"),
+        (LayoutOverrides(max_lines=0), "max_lines = 0: allowed: 1 to 10"),
+        (LayoutOverrides(gap_ms=-1), "gap_ms = -1: allowed: 0 to 10000"),
         (
             LayoutOverrides(min_ms=9000),
-            "min_ms = 9000 is more than max_ms = 7000: lower the one or raise the other",
+            "min_ms = 9000 is more than max_ms = 7000; lower min_ms or raise max_ms",
         ),
         (
             LayoutOverrides(max_chars=1, max_lines=99),
-            "max_chars = 1: allowed are 4 to 200, or 0 for no limit; max_lines = 99: allowed are 1 to 10",
+            "max_chars = 1: allowed: 4 to 200, or 0 for no limit; max_lines = 99: allowed: 1 to 10",
         ),
     ],
 )

@@ -211,6 +211,6 @@ def test_a_missing_track_is_refused_with_a_list_of_those_in_the_file() -> None:
     assert str(caught.value).endswith('1 (eng, "Main", 2 channels, default); 2 (no language, 2 channels)')
     with pytest.raises(ValueError, match="audio_track = 'de': no audio track is in German; the file has 2"):
         order_tracks(tracks, "de", None)
-    with pytest.raises(ValueError, match="audio_track = 1: no decoder knows its format"):
+    with pytest.raises(ValueError, match="audio_track = 1: its format has no decoder"):
         order_tracks([track(1, codec="")], "1", None)
     assert AudioTrack(number=3, channels=1).summary == "3 (no language, 1 channel)"

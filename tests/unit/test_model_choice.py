@@ -32,10 +32,10 @@ CONFIG = Config(
 MODELS = configured_models(CONFIG)
 TRANSCRIBE, TRANSLATE = ("transcribe",), ("translate",)
 BOTH = ("transcribe", "translate")
-IS_FOR_DANISH = 'language "da": danish is for it'
+IS_FOR_DANISH = 'language "da": danish is configured for it'
 NO_TRANSLATION = 'task "translate": the model large-v3-turbo does not support it'
 
-HAKKA_IS_TRANSLATED = 'language "hak": hakka is for it; translator translates: task "translate": the model hakka does not support it'
+HAKKA_IS_TRANSLATED = 'language "hak": hakka is configured for it; translator translates: task "translate": the model hakka does not support it'
 
 
 def test_models_can_do_what_their_files_or_names_say() -> None:
@@ -49,7 +49,7 @@ def test_models_can_do_what_their_files_or_names_say() -> None:
     [
         ("", TRANSCRIBE, "auto", ModelChoice()),
         ("", TRANSCRIBE, "de", ModelChoice()),
-        ("", TRANSCRIBE, "hak", ModelChoice("hakka", 'language "hak": hakka is for it')),
+        ("", TRANSCRIBE, "hak", ModelChoice("hakka", 'language "hak": hakka is configured for it')),
         ("", TRANSCRIBE, "da", ModelChoice("danish", IS_FOR_DANISH)),
         ("", TRANSLATE, "da", ModelChoice("danish", IS_FOR_DANISH)),
         ("", TRANSLATE, "de", ModelChoice("translator", NO_TRANSLATION)),

@@ -306,7 +306,7 @@ def test_loss_of_a_worker_that_loads_a_model_is_not_blamed_on_the_segments() -> 
     b.wait(60)
     b.ready("gpu0.4")
     assert b.state("a") is JobState.FAILED
-    assert "lost 3 times while it loaded it: killed by SIGKILL" in b.jobs["a"].cause
+    assert "lost 3 times while loading it: killed by SIGKILL" in b.jobs["a"].cause
 
 
 def test_segment_that_kills_the_worker_after_the_load_is_blamed() -> None:

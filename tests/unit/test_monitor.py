@@ -159,8 +159,8 @@ def test_stuck_loop_is_neither_alive_nor_ready() -> None:
     monitored = MonitoredBroker(bench("gpu0"))
     monitored.update()
     monitored.bench.now += STUCK_S + 1
-    assert monitored.monitor.health.liveness_fault() == "the loop is stuck for 11 s"
-    assert monitored.monitor.health.readiness_fault() == "the loop is stuck for 11 s"
+    assert monitored.monitor.health.liveness_fault() == "the loop has been stuck for 11 s"
+    assert monitored.monitor.health.readiness_fault() == "the loop has been stuck for 11 s"
     assert monitored.update() == ""
 
 

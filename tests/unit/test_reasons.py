@@ -147,9 +147,9 @@ def test_a_text_is_translated_with_its_parameters_and_their_reasons() -> None:
     assert translate(t, quoted) == "「it's.mp4」是空檔案（0 位元組）；請重新複製"
     assert translate(t, "job 7 is done; it cannot be cancelled") == "工作 7 的狀態是「完成」，無法取消"
     assert translate(t, "decoded as en, the file is in zh") == "以英語辨識，但檔案為中文"
-    assert translate(
-        t, "'a.mkv': no decoder knows the format of its audio; convert it to another format"
-    ) == ("'a.mkv'：沒有能解碼其聲音格式的解碼器；請轉成其他格式")
+    assert translate(t, "'a.mkv': its audio format has no decoder; convert it to another format") == (
+        "'a.mkv'：沒有能解碼其聲音格式的解碼器；請轉成其他格式"
+    )
 
 
 def test_a_text_without_a_code_stays_as_it_is_and_is_marked_as_english() -> None:

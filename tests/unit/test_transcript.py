@@ -97,7 +97,7 @@ def test_limits_are_those_of_the_output_language() -> None:
 
 
 def test_impossible_overrides_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"max_lines = 0: allowed are 1 to 10"):
+    with pytest.raises(ValueError, match=r"max_lines = 0: allowed: 1 to 10"):
         with_cues(transcript(), overrides=LayoutOverrides(max_lines=0))
 
 

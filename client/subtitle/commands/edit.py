@@ -55,7 +55,7 @@ def edit(
     """Replace the cues of a job that is done by those of a file; without FILE, list the saved versions.
 
     FILE is SRT, VTT or the server's JSON; - is standard input. Fetched subtitles and the files in the server's folders then contain
-    them. Nothing is saved if another version was saved since --version: fetch that, and repeat the edit.
+    them. If another version was saved after --version, nothing is changed: fetch the newest, and repeat the edit.
     """
     if (file is not None) + (restore is not None) + (diff is not None) > 1:
         raise click.UsageError("give FILE, or --restore, or --diff")

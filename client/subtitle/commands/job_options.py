@@ -25,7 +25,7 @@ _OPTIONS = (
     click.option(
         "--channels",
         type=click.Choice(get_args(Channels)),
-        help="split: two channels, or tracks, with different speakers, each with its own cues.",
+        help="split: separate cues for two channels, or tracks, with different speakers.",
     ),
     click.option(
         "--task",
@@ -40,7 +40,10 @@ _OPTIONS = (
     ),
     click.option("--format", "formats", metavar="FORMATS", help="Such as srt,vtt; default: srt."),
     click.option(
-        "--prompt", "initial_prompt", metavar="TEXT", help="Text as if spoken before: names, spelling, style."
+        "--prompt",
+        "initial_prompt",
+        metavar="TEXT",
+        help="Text that the model treats as earlier speech: names, spelling, style.",
     ),
     click.option("--hotwords", metavar="WORDS", help="Words that the model should prefer."),
     click.option(
@@ -55,7 +58,7 @@ _OPTIONS = (
         help=f"Characters of Chinese text: {', '.join(get_args(Chinese))}; default: by --language.",
     ),
     click.option(
-        "--flags", metavar="FLAGS", help="default, sdh, forced: for players, in the names of the subtitles."
+        "--flags", metavar="FLAGS", help="Marks for players in the file names: default, sdh, forced."
     ),
 )
 
@@ -64,9 +67,13 @@ _TRANSLATION_OPTIONS = (
     click.option(
         "--translate-to",
         metavar="LANGUAGES",
-        help="Such as zh-TW,ja: translate the transcript too, with one of the server's models that translate.",
+        help="Such as zh-TW,ja: also translate the transcript to these languages.",
     ),
-    click.option("--translate-model", metavar="NAME", help="That model; default: the first that can."),
+    click.option(
+        "--translate-model",
+        metavar="NAME",
+        help="Model for --translate-to; default: the first one that covers both languages.",
+    ),
     click.option(
         "--bilingual/--no-bilingual",
         "is_bilingual",
@@ -77,7 +84,7 @@ _TRANSLATION_OPTIONS = (
         "--glossary",
         metavar="FILE",
         type=click.File(encoding="utf-8"),
-        help="names.toml: how names and terms are translated.",
+        help="Translations of names and terms (names.toml).",
     ),
 )
 _QUEUE_OPTIONS = (
@@ -86,8 +93,13 @@ _QUEUE_OPTIONS = (
         metavar="NAME",
         help="One of the server's models (`subtitle ping`); default: chosen by task and language.",
     ),
-    click.option("--priority", type=int, metavar="N", help="-100 to 100; higher runs first."),
-    click.option("--tag", help="Free text; `subtitle list --tag` finds it."),
+    click.option(
+        "--priority",
+        type=int,
+        metavar="N",
+        help="-100 to 100; a job with a higher priority is started first.",
+    ),
+    click.option("--tag", help="Free text, for `subtitle list --tag`."),
 )
 _VAD_OPTIONS = (
     click.option(

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     "--sort",
     show_default="newest",
     type=click.Choice(get_args(JobSort)),
-    help="Order; `subtitle queue` shows that of the queue with positions.",
+    help="Order of the jobs; `subtitle queue` also shows positions.",
 )
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="Maximum number of jobs."
@@ -76,8 +76,8 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first: all, or those with an id or file name.
 
-    For filters other than --state and --tag, and for an order other than by time, the server searches 20,000 jobs in one
-    request: others may be missing, and a warning says so.
+    For filters other than --state and --tag, and for an order other than by time, the server searches 20,000 jobs in one request; with more jobs the list may be
+    incomplete, and a warning is printed.
     """
     if jobs and any(filters.values()):
         raise click.UsageError("give jobs, or filters and an order")
@@ -141,7 +141,7 @@ def status(client: Client, job: str | None, *, is_json: bool) -> None:
 def watch(client: Client, job: str | None, after_seq: int, *, is_text: bool, is_json: bool) -> None:
     """Print events of all jobs, or of one until it has ended, until Ctrl-C.
 
-    Nothing is lost with the connection or at a restart of the daemon. With --text, prints the text of one job in the order
+    No event is lost if the connection breaks or the daemon restarts. With --text, prints the text of one job in the order
     of time while it is transcribed; `subtitle fetch` returns the final subtitles.
     """
     from subtitle import tables

@@ -89,7 +89,7 @@ def move(
 @as_json
 @with_client
 def pause(client: Client, *, is_json: bool) -> None:
-    """Pause the queue: nothing more is started, what runs is finished, uploads are accepted. For an admin.
+    """Pause the queue: running work is finished, nothing new is started, uploads are accepted; for an admin.
 
     It stays paused, also after a restart of the daemon, until `subtitle resume`.
     """
@@ -100,7 +100,7 @@ def pause(client: Client, *, is_json: bool) -> None:
 @as_json
 @with_client
 def resume(client: Client, *, is_json: bool) -> None:
-    """Resume the queue after `subtitle pause`. For an admin."""
+    """Resume the queue after `subtitle pause`; for an admin."""
     _set_paused(client, is_paused=False, is_json=is_json)
 
 
@@ -114,7 +114,7 @@ def _set_paused(client: Client, *, is_paused: bool, is_json: bool) -> None:
 @with_connection
 @click.pass_context
 def models(context: click.Context, connection: ConnectionOptions, *, is_json: bool) -> None:
-    """List the server's models: what each is for, the workers that hold it, its memory, loads and jobs.
+    """List the server's models, with their languages and tasks, workers, memory, loads and jobs.
 
     The commands below load and unload a model, for an admin.
     """

@@ -44,7 +44,7 @@ def ping(client: Client, *, is_json: bool) -> None:
 @as_json
 @with_client
 def top(client: Client, every_s: float, *, is_json: bool) -> None:
-    """Show workers, queue and jobs, updated until Ctrl-C; once without a terminal or with --json."""
+    """Show workers, queue and jobs, updated until Ctrl-C; printed once if the output is no terminal, or with --json."""
     from rich.console import Console
     from rich.live import Live
 
@@ -74,13 +74,13 @@ def top(client: Client, every_s: float, *, is_json: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the completion script of a shell.
+    """Print the completion script of a shell.
 
     \b
     bash: subtitle completion bash > ~/.local/share/bash-completion/completions/subtitle
     zsh:  subtitle completion zsh > FOLDER_OF_FPATH/_subtitle
     fish: subtitle completion fish > ~/.config/fish/completions/subtitle.fish
-    """
+    """  # noqa: D301 - click reads the character \b
     found = get_completion_class(shell)
     if found is None:
         sys.exit(f"subtitle: no completion for {shell}")

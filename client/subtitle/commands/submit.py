@@ -67,7 +67,7 @@ SubmitUrl = Callable[[str, JobOptions], JobHandle]
     "--allow-duplicate",
     "allow_duplicate",
     is_flag=True,
-    help="Make a new job even if the file was submitted before.",
+    help="Create a new job even if the file was submitted before.",
 )
 @click.option(
     "--on-server", "is_on_server", is_flag=True, help="FILE is an absolute path on the server; local only."
@@ -225,7 +225,7 @@ class SubmitRun:
             self._jobs.setdefault(facts.id, []).append(file)
             self._sending = None
             is_known = bool(states) and "receiving" not in states
-            known = "; submitted before, --allow-duplicate makes another job" if is_known else ""
+            known = "; submitted before; --allow-duplicate creates another job" if is_known else ""
             self.shown.submitted(file.label, f"submitted, job {facts.id}{known}", is_last=not is_waiting)
             if not is_waiting:
                 self.shown.out(

@@ -34,20 +34,23 @@ _SUBTITLE_SUFFIXES = (".srt", ".vtt")
     "--to", default="", metavar="LANGUAGES", help="Such as zh-TW,ja; default: the languages of the job."
 )
 @click.option(
-    "--model", default="", metavar="NAME", help="A model that translates; default: the first that can."
+    "--model",
+    default="",
+    metavar="NAME",
+    help="Model that translates; default: the first one that covers both languages.",
 )
 @click.option(
-    "--retry", "is_retry", is_flag=True, help="Try the sentences again that could not be translated."
+    "--retry", "is_retry", is_flag=True, help="Translate again the sentences that could not be translated."
 )
 @click.option("--bilingual", "is_bilingual", is_flag=True, help="Save files with both languages too.")
 @click.option(
-    "--language", metavar="CODE", help="Language of FILE.srt; default: as its name says (talk.en.srt)."
+    "--language", metavar="CODE", help="Language of FILE.srt; default: the one in its name (talk.en.srt)."
 )
 @click.option(
     "--glossary",
     metavar="FILE",
     type=click.File(encoding="utf-8"),
-    help="For FILE.srt, names.toml: how names and terms are translated.",
+    help="For FILE.srt: translations of names and terms (names.toml).",
 )
 @click.option(
     "--format", "fmts", metavar="FORMATS", help="Such as srt,vtt; default: those of the job, or of FILE."
@@ -85,7 +88,7 @@ def translate(
     file = Path(source)
     is_file = file.suffix.lower() in _SUBTITLE_SUFFIXES and file.is_file()
     if is_file and not languages:
-        raise OptionError("--to names no language; write for example --to zh-TW,ja")
+        raise OptionError("--to is empty; give languages, such as --to zh-TW,ja")
     with connection.client() as client:
         if is_file:
             given: dict[str, Any] = {

@@ -157,7 +157,7 @@ class Downloads:
         if self.count >= self.limits.max_open:
             raise RefusedError(
                 "RATE_LIMITED",
-                f"{self.count} downloads are open (limit: uploads.max_open); try again when one has ended",
+                f"{self.count} downloads are in progress (limit: uploads.max_open); try again when one has ended",
             )
         order = self._store.next_order()
         job_id = new_job_id(order)

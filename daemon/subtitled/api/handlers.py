@@ -294,9 +294,7 @@ class RequestHandlers:
         folder = next((one for one in folders if Path(message.path).is_relative_to(one)), "")
         thread = self._path_threads.of(folder)
         if thread.pending >= MAX_PATHS:
-            raise RefusedError(
-                "RATE_LIMITED", f"{MAX_PATHS} paths are being looked up; try again when some are found"
-            )
+            raise RefusedError("RATE_LIMITED", f"{MAX_PATHS} paths are being checked; try again later")
         # The folder itself first: another one may be on a mount that hangs.
         thread.run(
             partial(find_file, message.path, sorted(folders, key=lambda one: one != folder)),
@@ -569,7 +567,7 @@ class RequestHandlers:
                 f"job {row.job.id} is {row.job.state.value}; wait until it is done, or fetch finished `segments`",
             )
         if row.job.is_already_subtitled:
-            raise RefusedError("WRONG_STATE", f"job {row.job.id} made no subtitles: {row.job.cause}")
+            raise RefusedError("WRONG_STATE", f"job {row.job.id} wrote no subtitles: {row.job.cause}")
         if message.layout is not None:
             check_layout(message.layout)
         target = _target(row.job, message)
@@ -629,9 +627,7 @@ class RequestHandlers:
         request, row = message.request, self.find(message.job, peer)
         task = _edit_task(row, message.task)
         if self._edit_pool.pending >= MAX_RENDERED:
-            raise RefusedError(
-                "RATE_LIMITED", f"{MAX_RENDERED} edits are being saved; try again when some are stored"
-            )
+            raise RefusedError("RATE_LIMITED", f"{MAX_RENDERED} edits are being saved; try again later")
         if (message.restore is None) is not (len(blobs) > 0):
             raise RefusedError(
                 "BAD_FORMAT", f"{len(blobs)} blobs; send the cues, or name a version to restore"
@@ -806,7 +802,7 @@ def _run_charged(
         # A bug, or damaged results, of one job: the daemon continues.
         _log.error(log.REQUEST_FAILED, **({"job": job} if job else {}), cause=repr(error))
         if isinstance(error, StateLostError):
-            reason = f"{STATE_LOST}; ask again after its operator has restarted it"
+            reason = f"{STATE_LOST}; try again after its operator has restarted it"
             peer.refuse(request, "DRAINING", reason)
         else:
             peer.refuse(request, "INTERNAL", error_text)

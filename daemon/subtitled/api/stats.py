@@ -95,7 +95,7 @@ class ServerStats:
             fault = placement.obstacle(model.option, now)
             cause = fault or download.cause
             if cause and principal.only_owner is not None:
-                cause = "it cannot be used now; an admin sees the reason"
+                cause = "it cannot be used now; an admin can see the reason"
             facts.append(
                 ms.ModelFacts(
                     name=model.name,

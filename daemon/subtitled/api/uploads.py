@@ -140,7 +140,7 @@ class Uploads:
         if self.count >= self.limits.max_open:
             raise RefusedError(
                 "RATE_LIMITED",
-                f"{self.count} uploads are open (limit: uploads.max_open); try again when one has ended",
+                f"{self.count} uploads are in progress (limit: uploads.max_open); try again when one has ended",
             )
         order = self._store.next_order()
         job_id = new_job_id(order)
@@ -367,7 +367,7 @@ class Uploads:
         peer, request = upload.commit
         job = upload.job.id
         if received.sha256 != upload.sha256 or received.size != upload.received:
-            cause = f"the received file has SHA-256 {received.sha256}, announced was {upload.sha256}"
+            cause = f"the received file has SHA-256 {received.sha256}, the announced one is {upload.sha256}"
             self._remove(job)
             self._expire(job, cause)
             peer.refuse(request, "HASH_MISMATCH", f"job {job}: {cause}; send the file again")

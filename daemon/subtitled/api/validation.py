@@ -85,11 +85,11 @@ def job_options(
     if not is_audio_track(wanted.audio_track):
         raise RefusedError(
             "BAD_FORMAT",
-            f"audio_track {wanted.audio_track!r} is not a track; use its number, from 1 to 1000, a language such as"
+            f"audio_track {wanted.audio_track!r} is not an audio track; use a number from 1 to 1000, a language such as"
             ' "en", or "auto"',
         )
     if len(set(wanted.tasks)) < len(wanted.tasks):
-        raise RefusedError("BAD_FORMAT", f"tasks: {', '.join(wanted.tasks)}; name each task once")
+        raise RefusedError("BAD_FORMAT", f"tasks: {', '.join(wanted.tasks)}; list each task once")
     tasks = wanted.tasks or (wanted.task,)
     # A loaded model with one language was trained on that language alone.
     able = [
@@ -260,6 +260,6 @@ def find_file(path: str, folders: Sequence[str]) -> FileOnServer:
     if not stat.S_ISREG(found.st_mode):
         raise RefusedError("BAD_FORMAT", f"path {path[:200]!r} is not a regular file")
     if not os.access(real, os.R_OK):
-        raise RefusedError("FORBIDDEN", f"path {path[:200]!r}: the daemon's user may not read it")
+        raise RefusedError("FORBIDDEN", f"path {path[:200]!r}: the daemon's user cannot read it")
     mount = mount_of(real, read_mounts())
     return FileOnServer(os.fsencode(real), found.st_size, found.st_mtime_ns, os.fsencode(mount))

@@ -138,8 +138,8 @@ def check_visible(gpus: list[Gpu], visible: str) -> None:
         return
     there = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
     fault = (
-        f'CUDA_VISIBLE_DEVICES: got "{visible}", whose entry "{ended_by}" names no GPU, several, or one again; '
-        f"GPUs that are: {there}; an empty value hides all"
+        f'CUDA_VISIBLE_DEVICES: got "{visible}", whose entry "{ended_by}" names no GPU, several, or a repeated one; '
+        f"available GPUs: {there}; an empty value hides all"
     )
     raise ConfigError([fault])
 
@@ -169,7 +169,7 @@ def choose_devices(wanted: str | tuple[str, ...], gpus: list[Gpu]) -> list[Devic
         )
         if place is None:
             there = ", ".join(f"cuda:{i} ({gpu.name})" for i, gpu in enumerate(gpus)) or "none"
-            faults.append(f'pool.devices: got "{entry}", which is not there; GPUs that are: {there}')
+            faults.append(f'pool.devices: got "{entry}", which does not exist; available GPUs: {there}')
             continue
         slot = f"gpu{place}"
         if any(device.slot == slot for device in devices):

@@ -237,10 +237,10 @@ class Engine:
         for segment in segments:
             if segment.language is not None and segment.language not in self.languages:
                 raise ValueError(
-                    f"language {segment.language!r}: the model has no such language; it has {', '.join(self.languages)}"
+                    f"language {segment.language!r}: the model does not support it; it supports {', '.join(self.languages)}"
                 )
             if segment.request.task == "translate" and not self.model.model.is_multilingual:
-                raise ValueError('task "translate": the model knows English alone')
+                raise ValueError('task "translate": the model supports English only')
         options = options_of(self.model, self._decoding, beam_size=self._beam_size)
         todo: list[_Window] = []
         for segment, has_several in zip(segments, is_mixed, strict=True):

@@ -79,7 +79,7 @@ def snapshot_of(name: str) -> Path | None:
 
 def _present(name: str, folder: Path | None) -> Path:
     if folder is None or fault_of(folder, name) is not None:
-        raise HubUnreachableError(f"the model {name!r}: not on this machine yet, or not whole")
+        raise HubUnreachableError(f"the model {name!r}: not on this machine yet, or incomplete")
     return folder
 
 

@@ -41,7 +41,7 @@ def endpoint_fault(endpoint: str, *, is_for_clients: bool, has_keys: bool) -> st
             if not has_keys:
                 return (
                     "tcp:// only on loopback (127.0.0.1, [::1]) without a [[client]] with a CURVE key: "
-                    "`subtitled keys new NAME` makes one"
+                    "`subtitled keys new NAME` creates one"
                 )
             return None
         case _:

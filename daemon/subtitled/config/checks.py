@@ -107,7 +107,7 @@ def _check_source(key: str, source: str, faults: ConfigFaults) -> None:
             and not is_convertible(Path(source))
             and (why := fault_of(Path(source))) is not None
         ):
-            faults.add(key, source, f"a folder that holds a CTranslate2 model: {why}")
+            faults.add(key, source, f"a folder with a CTranslate2 model: {why}")
     elif source.startswith("openai/whisper-"):
         near = difflib.get_close_matches(_size_in(source), SIZES, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
@@ -201,7 +201,7 @@ def _check_translator(key: str, model: NamedModelConfig, faults: ConfigFaults) -
         if why is None and not is_translation_model(model.source):
             why = "its model transcribes and does not translate text"
         if why is not None:
-            faults.add(f"{key}.source", model.source, f"a folder that holds a translation model: {why}")
+            faults.add(f"{key}.source", model.source, f"a folder with a translation model: {why}")
 
 
 def _slots_of(config: Config) -> list[str]:
@@ -332,7 +332,7 @@ def _check_readable(key: str, path: str, faults: ConfigFaults) -> None:
     if not path or faults.is_faulty(key) or not _is_absolute(key, path, faults):
         return
     if faults.checks_paths and not os.access(path, os.R_OK):
-        faults.add(key, path, f"a file that user {os.geteuid()} may read")
+        faults.add(key, path, f"a file that user {os.geteuid()} can read")
 
 
 def lacks_opencc(chinese: str) -> bool:
@@ -407,14 +407,14 @@ def _check_hooks(config: Config, faults: ConfigFaults) -> None:
             if command and not command[0]:
                 faults.add(key, command, "a program and its arguments, or [] for none")
             elif command and faults.checks_paths and shutil.which(command[0]) is None:
-                faults.add(key, command, f"the first item must be a program that user {os.geteuid()} may run")
+                faults.add(key, command, f"the first item must be a program that user {os.geteuid()} can run")
     hook = config.webhook
     if not faults.is_faulty("webhook.url") and hook.url and not is_web_address(hook.url):
         faults.add("webhook.url", hook.url, '"" (off), or a URL that starts with https:// or http://')
     if hook.secret_file and not faults.is_faulty("webhook.secret_file"):
         is_absolute = _is_absolute("webhook.secret_file", hook.secret_file, faults)
         if is_absolute and faults.checks_paths and not os.access(hook.secret_file, os.R_OK):
-            allowed = f"a file that user {os.geteuid()} may read; its content is the secret"
+            allowed = f"a file that user {os.geteuid()} can read; its content is the secret"
             faults.add("webhook.secret_file", hook.secret_file, allowed)
 
 
@@ -505,7 +505,7 @@ def _check_http(config: Config, faults: ConfigFaults) -> None:
         if path and not faults.is_faulty(name):
             is_absolute = _is_absolute(name, path, faults)
             if is_absolute and faults.checks_paths and http.listen and not os.access(path, os.R_OK):
-                faults.add(name, path, f"a file that user {os.geteuid()} may read")
+                faults.add(name, path, f"a file that user {os.geteuid()} can read")
 
 
 def _check_state(config: Config, faults: ConfigFaults) -> None:
@@ -549,7 +549,7 @@ def _check_writable(key: str, path: str, faults: ConfigFaults) -> None:
         faults.add(key, path, "must be a folder")
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         faults.add(
-            key, path, f"user {os.geteuid()} may not read and write this folder; change its owner or mode"
+            key, path, f"user {os.geteuid()} cannot read and write this folder; change its owner or mode"
         )
 
 
@@ -568,7 +568,7 @@ def _check_creatable(key: str, path: str, faults: ConfigFaults, *, depth: int | 
         faults.add(
             key,
             path,
-            f"the folder cannot be created: user {os.geteuid()} may not write in {shown(str(folder))}",
+            f"the folder cannot be created: user {os.geteuid()} cannot write in {shown(str(folder))}",
         )
 
 

@@ -119,13 +119,13 @@ def _faults(asked: dict[str, float]) -> list[str]:
         least, most = _ALLOWED[name]
         off = "" if name == "max_lines" or least == 0 else ", or 0 for no limit"
         if not (least <= value <= most or (off and value == 0)):
-            found.append(f"{name} = {value}: allowed are {least} to {most}{off}")
+            found.append(f"{name} = {value}: allowed: {least} to {most}{off}")
     return found
 
 
 def _contradictions(limits: LayoutLimits) -> list[str]:
     if limits.max_ms and limits.min_ms > limits.max_ms:
         return [
-            f"min_ms = {limits.min_ms} is more than max_ms = {limits.max_ms}: lower the one or raise the other"
+            f"min_ms = {limits.min_ms} is more than max_ms = {limits.max_ms}; lower min_ms or raise max_ms"
         ]
     return []

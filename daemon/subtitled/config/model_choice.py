@@ -214,7 +214,7 @@ def _reason(model: ConfiguredModel, *, wanted: str, language: str) -> str:
     """Return why a model was chosen that was named, or is for the language; "" for the default."""
     if wanted:
         return "" if model.is_default else "requested"
-    return f'language "{language}": {model.name} is for it' if language in model.languages else ""
+    return f'language "{language}": {model.name} is configured for it' if language in model.languages else ""
 
 
 def _lack(model: ConfiguredModel, needed: set[str], language: str = "") -> str:

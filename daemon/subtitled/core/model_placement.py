@@ -301,9 +301,7 @@ class ModelPlacement:
         if losses < self.policy.attempts:
             self._losses[slot, name] = losses
         else:
-            self.load_failed(
-                slot, name, f"the worker was lost {losses} times while it loaded it: {cause}", now
-            )
+            self.load_failed(slot, name, f"the worker was lost {losses} times while loading it: {cause}", now)
 
     # -- decisions -------------------------------------------------------------------------------------------
 
@@ -416,7 +414,7 @@ class ModelPlacement:
             worker.state in AT_WORK and spec.may_be_on(worker.slot)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
         ):
-            return "no worker that may hold it is running"
+            return "no worker that is configured for it is running"
         causes = [
             self._obstacle_at(worker, name, now, kept)
             for worker in self._worker_table.of(Role.TRANSCRIBE)
@@ -424,7 +422,7 @@ class ModelPlacement:
         ]
         if not causes or not all(causes):
             return ""
-        return f"it is not kept in memory: {causes[0]}; a job that needs it loads it in the place of others"
+        return f"it is not kept in memory: {causes[0]}; a job that needs it loads it in place of other models"
 
     def _obstacle_at(self, worker: Worker, name: str, now: float, kept: Collection[str] = ()) -> str:
         """Return why a worker cannot load a model; a load without segments unloads none of `kept`."""
@@ -433,7 +431,7 @@ class ModelPlacement:
         if impossible is not None and now < impossible.until and (is_preload or not impossible.is_preload):
             return impossible.cause
         if self._excess(worker) > len(self._evictable(worker, (), kept)):
-            return f"{worker.slot} keeps its preloaded models and may hold no more (pool.max_models)"
+            return f"{worker.slot} keeps its preloaded models and has reached pool.max_models"
         return ""
 
     def _is_served(self, name: str) -> bool:

@@ -47,7 +47,7 @@ def parse_cues(data: bytes) -> tuple[EditedCue, ...]:
     for number, cue in enumerate(_cues_decoder.decode(data), 1):
         if cue.end_ms <= cue.start_ms:
             raise ValueError(
-                f"cue {number} ends at {cue.end_ms} ms; an end is after its start ({cue.start_ms} ms)"
+                f"cue {number} ends at {cue.end_ms} ms; the end must be after the start ({cue.start_ms} ms)"
             )
         lines = tuple(line for text in cue.lines if (line := clean(text)))
         if not lines:

@@ -90,7 +90,7 @@ def remove_hallucinations(
     loops = set(_loops(kept, rules_for))
     for index, segment in enumerate(kept):
         looped = [at for at in range(len(segment.phrases)) if (index, at) in loops]
-        removals += (_removal(segment.phrases[at], "the same words again and again") for at in looped)
+        removals += (_removal(segment.phrases[at], "the same words repeated") for at in looped)
         rest = tuple(phrase for at, phrase in enumerate(segment.phrases) if at not in looped)
         kept[index] = replace(segment, phrases=rest)
     return tuple(kept), tuple(sorted(removals, key=lambda removal: (removal.start_ms, removal.end_ms)))
@@ -101,9 +101,9 @@ def doubt_reason(phrase: MediaPhrase, spans: Iterable[Interval]) -> str:
     if reason := _low_confidence(phrase):
         return reason
     if phrase.no_speech_prob > NO_SPEECH_PROB:
-        return f"over no speech (probability of none {phrase.no_speech_prob:.2f})"
+        return f"over no speech (no-speech probability {phrase.no_speech_prob:.2f})"
     if _speech(phrase, spans) < MIN_SPEECH_SHARE:
-        return "over no speech (none was found there)"
+        return "over no speech (none was detected there)"
     return ""
 
 

@@ -147,7 +147,7 @@ class Checks:
 
     def _model_findings(self, checked: model.CheckedModel) -> Iterator[Finding]:
         if not self._config.pool.devices:
-            yield skipped(checked.label, "no device of this host uses it")
+            yield skipped(checked.label, "no device on this host uses it")
             return
         yield from model.check(checked, self._account, partial(self._probe, "hub"))
 

@@ -71,9 +71,9 @@ def run_as(account: DaemonUser, work: Callable[[], list[Finding]]) -> list[Findi
 def program_finding(account: DaemonUser) -> Finding:
     """Check whether the daemon's user may run the interpreter of this environment."""
     if os.access(sys.executable, os.X_OK):
-        return ok("program", f"{account.name} may run {sys.executable}")
+        return ok("program", f"{account.name} can run {sys.executable}")
     remedy = "create the environment and its Python in a folder that all users can read: /opt/subtitled"
-    return warning("program", f"{account.name} may not run {sys.executable}", remedy)
+    return warning("program", f"{account.name} cannot run {sys.executable}", remedy)
 
 
 def _become(account: DaemonUser) -> None:

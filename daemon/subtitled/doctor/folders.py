@@ -123,7 +123,7 @@ def _writable(name: str, folder: str, account: DaemonUser, full_folders: set[str
     if not path.is_dir():
         if _is_hidden(path):
             return fault(
-                name, f"{account.name} may not enter it", f"type: chmod a+x {quote(str(path.parent))}"
+                name, f"{account.name} cannot enter it", f"type: chmod a+x {quote(str(path.parent))}"
             )
         return fault(name, "does not exist", f"type: install -d -o {account.name} {quote(folder)}")
     draft = path / f"{TEMPORARY_PREFIX}doctor-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
@@ -151,7 +151,7 @@ def writing_finding(
     text = f"{user} cannot write: {error.strerror}"
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT if is_full_folders:
-            return ok(name, f"{user} may write when there is space")
+            return ok(name, f"{user} can write when there is space")
         case errno.ENOSPC | errno.EDQUOT:
             remedy = "free some space, or raise the user's quota"
         case errno.EACCES | errno.EPERM:

@@ -65,6 +65,6 @@ def vad_finding(spans: int, audio_s: float, wall_s: float) -> Finding:
     """Check the number of spans found in a recording of speech."""
     if not spans:
         return fault(
-            "VAD", "finds no speech in a recording of speech", "lower vad.threshold; the default is 0.5"
+            "VAD", "found no speech in a recording of speech", "lower vad.threshold; the default is 0.5"
         )
     return ok("VAD", f"{spans} spans of speech found, {audio_s / wall_s:.0f}x real time")

@@ -122,7 +122,7 @@ def endpoint_finding(model: NamedModelConfig, label: str) -> Finding:
         )
     return ok(
         label,
-        f"{model.endpoint} has {model.endpoint_model}; the text of jobs that are translated is sent there",
+        f"{model.endpoint} has {model.endpoint_model}; the text of translated jobs is sent there",
     )
 
 
@@ -176,7 +176,7 @@ def _folder(model: CheckedModel, account: DaemonUser) -> Finding:
             label, f"{name}: no such folder", f"set {model.key} to a CTranslate2 folder, a size or a hub id"
         )
     except PermissionError as error:
-        who = f"{account.name} may not read {error.filename}"
+        who = f"{account.name} cannot read {error.filename}"
         return fault(label, who, f"type: chmod -R a+rX {quote(name)} (and a+x the folders above it)")
     return folder_finding(name, present, model)
 

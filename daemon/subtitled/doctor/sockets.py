@@ -117,7 +117,7 @@ def _place(path: Path, account: DaemonUser) -> Finding:
     if path.is_relative_to("/run/subtitled"):
         return ok(name, "free; systemd creates its folder at the start (RuntimeDirectory)")
     remedy = f"type: install -d -o {account.name} -m 750 {quote(str(path.parent))}"
-    return fault(name, f"{account.name} may not create it in {folder}", remedy)
+    return fault(name, f"{account.name} cannot create it in {folder}", remedy)
 
 
 def _port(name: str, address: str, *, is_running: bool) -> Finding:
@@ -205,7 +205,7 @@ def _key_finding(path: Path, account: DaemonUser) -> Finding:
     name = "server key"
     if not os.access(path, os.R_OK):
         return fault(
-            name, f"{account.name} may not read {path}", f"type: chown {account.name} {quote(str(path))}"
+            name, f"{account.name} cannot read {path}", f"type: chown {account.name} {quote(str(path))}"
         )
     try:
         server_key(path)

@@ -109,7 +109,7 @@ class _Download:
                 raise DownloadRefusedError(self._connections.refused) from error
             if isinstance(error, MemoryError):
                 raise DownloadRefusedError(
-                    f"its page needs more than {MEMORY_BYTES // MIB} MiB of memory; name the media file itself"
+                    f"its page takes more than {MEMORY_BYTES // MIB} MiB of memory; name the media file itself"
                 ) from error
             raise DownloadRefusedError(_line(_plain(str(error)))) from error
         return self._finished(info)

@@ -175,9 +175,9 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
                 _query(
                     "model",
                     {"type": "string", "maxLength": 200},
-                    "A model that translates; default: the first that can",
+                    "Model that translates; default: the first one that covers both languages",
                 ),
-                _query("is_retry", _FLAG, "Try the sentences again that could not be translated"),
+                _query("is_retry", _FLAG, "Translate again the sentences that could not be translated"),
                 errors=(400, 404, 409),
             ),
         },

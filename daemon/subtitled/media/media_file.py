@@ -83,11 +83,11 @@ class MediaFile:
         try:
             descriptor = _open(path, root)
         except FileNotFoundError as error:
-            raise MediaError(
-                f"{self.name} does not exist (any more); put it back and submit it again"
-            ) from error
+            raise MediaError(f"{self.name} does not exist; put it back and submit it again") from error
         except PermissionError as error:
-            raise MediaError(f"{self.name} may not be read by this user; change its permissions") from error
+            raise MediaError(
+                f"{self.name} cannot be read by the daemon's user; change its permissions"
+            ) from error
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno == errno.EXDEV:
                 raise MediaError(
@@ -152,12 +152,12 @@ class MediaFile:
 
     def no_samples(self) -> MediaError:
         """Return the error of a file whose audio track is empty."""
-        return MediaError(f"{self.name} holds no audio: its audio track is empty; check the recording")
+        return MediaError(f"{self.name} contains no audio: its audio track is empty; check the recording")
 
     def wrong_rate(self, rate: int) -> MediaError:
         """Return the error of a file whose sample rate cannot be true."""
         return MediaError(
-            f"{self.name} claims a sample rate of {rate} Hz; known are {SAMPLE_RATES.start} to "
+            f"{self.name} declares a sample rate of {rate} Hz; known are {SAMPLE_RATES.start} to "
             f"{SAMPLE_RATES.stop - 1} Hz: the file is damaged, get another copy"
         )
 

@@ -246,14 +246,14 @@ def order_tracks(tracks: Sequence[AudioTrack], wanted: str, language: str | None
             )
         )
     if wanted == "auto":
-        raise ValueError("no decoder knows the format of its audio; convert it to another format")
+        raise ValueError("its audio format has no decoder; convert it to another format")
     count = f"{len(tracks)} audio track{'' if len(tracks) == 1 else 's'}"
     listed = f"the file has {count}: {'; '.join(track.summary for track in tracks)}"
     if not wanted.isdecimal():
         language_name = (name_of(wanted) or wanted).title()
         raise ValueError(f"audio_track = {wanted!r}: no audio track is in {language_name}; {listed}")
     if any(track.number == int(wanted) for track in tracks):
-        raise ValueError(f"audio_track = {wanted}: no decoder knows its format; {listed}")
+        raise ValueError(f"audio_track = {wanted}: its format has no decoder; {listed}")
     raise ValueError(f"audio_track = {wanted}: {listed}")
 
 

@@ -155,7 +155,9 @@ class Metrics:
             "subtitled_ready_segments", "Segments waiting for a worker.", registry=self.registry
         )
         self.queued_bytes = Gauge(
-            "subtitled_queued_bytes", "PCM audio in the daemon's memory.", registry=self.registry
+            "subtitled_queued_bytes",
+            "PCM audio in memory, shared with local workers.",
+            registry=self.registry,
         )
         self.uploads = Counter("subtitled_uploads", "Uploads by event.", ["event"], registry=self.registry)
         self.upload_bytes = Counter(

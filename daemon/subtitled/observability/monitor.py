@@ -219,7 +219,7 @@ class Health:
     def liveness_fault(self) -> str:
         """Return in one line why the daemon is not alive, or ""."""
         idle_s = self._clock() - self._turned_at
-        return f"the loop is stuck for {idle_s:.0f} s" if idle_s > STUCK_S else ""
+        return f"the loop has been stuck for {idle_s:.0f} s" if idle_s > STUCK_S else ""
 
     def readiness_fault(self) -> str:
         """Return in one line why the daemon makes no subtitles, or ""."""

@@ -525,7 +525,7 @@ class JobWriter:
         """Write the files of a job for the new path of its source."""
         other = self._store.find_source(source, job.size, job.mtime_ns, job.options)
         if other is not None and other.job.id != job.id:
-            cause = f"its file was renamed, and is job {other.job.id}"
+            cause = f"its file was renamed and is now job {other.job.id}"
             self._dispatch(
                 ev.FailureWritten(job.id, job.location) if is_failure else ev.WriteFailed(job.id, cause)
             )

@@ -31,7 +31,7 @@ def read_transcript(path: Path) -> Transcript:
         ) from error
     if transcript.version > VERSION:
         raise SubtitledError(
-            f"{printable(path)} has version {transcript.version}, this release knows up to {VERSION}: "
+            f"{printable(path)} has version {transcript.version}, this release supports up to {VERSION}; "
             "use the release that wrote it, or a newer one"
         )
     return transcript
@@ -56,6 +56,6 @@ def write_new(path: Path, data: bytes, *, is_forced: bool) -> None:
     """Write a file; raises SubtitledError if it exists, unless forced."""
     if path.exists() and not is_forced:
         raise SubtitledError(
-            f"{printable(path)} exists already; name another with -o, or overwrite it with --force"
+            f"{printable(path)} already exists; choose another file with -o, or overwrite it with --force"
         )
     write_whole(path, data)

@@ -355,7 +355,7 @@ def _check_unchanged(order: Prepare, path: str) -> None:
     if (found.st_size, found.st_mtime_ns) != (order.size, order.mtime_ns):
         raise MediaError(
             f"the file changed after it was accepted: {order.size} bytes then, {found.st_size} now; "
-            "the new content is a job of its own"
+            "the new content becomes a separate job"
         )
 
 

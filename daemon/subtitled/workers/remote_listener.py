@@ -222,7 +222,7 @@ class RemoteListener:
         known = self._broker.worker_table.workers.get(slot)
         held = self._sessions.by_identity.get(known.identity) if known else None
         if held is not None and held.identity != join.previous and self._is_alive(held, now):
-            cause = f"{held.identity} on {held.join.hostname} has joined already; give each worker of a key its own --place"
+            cause = f"{held.identity} on {held.join.hostname} has joined already; give each worker with this key its own --place"
             self._refuse(route, slot, cause, is_final=False)
             return []
         self._pending[slot] = (route, key, join)

@@ -261,7 +261,7 @@ class RemoteWorker:
             self._exit = code  # its ExitReason was posted before
         elif session == self._session and self._connection is not None:
             is_stopping = self._stop_by is not None
-            cause = "stopped on request" if is_stopping else "the daemon has dismissed it"
+            cause = "stopped on request" if is_stopping else "the daemon ended its session"
             self._exit = ExitCode.OK if is_stopping else None
             self._send_exit_reason(cause)
             if not is_stopping:

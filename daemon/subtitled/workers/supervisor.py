@@ -154,7 +154,7 @@ class Supervisor:
         stuck = [process for process in self._by_pidfd.values() if now >= process.end_by]
         for process in stuck:
             process.end_by = float("inf")
-        cause = f"killed, and not ended after {KILL_S:g} s: it waits for the file system"
+        cause = f"killed, but still running after {KILL_S:g} s: it waits for the file system"
         return [
             ProcessExit(worker=process.identity, is_ok=False, is_fatal=False, cause=cause)
             for process in stuck

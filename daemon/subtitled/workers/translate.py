@@ -145,7 +145,7 @@ def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
     """Send WorkerReady, serve until drained; the endpoint is called when there is a lease."""
     endpoint = settings.engine.endpoint or EndpointSettings(url="", model="")
     if not endpoint.url:
-        channel.post(ExitReason(cause="the configuration names no endpoint"))
+        channel.post(ExitReason(cause="the configuration has no endpoint"))
         return ExitCode.FATAL
     work = TranslateRole(channel, OpenAiEngine(endpoint), endpoint.max_concurrent)
     channel.post(
