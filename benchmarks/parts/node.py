@@ -22,7 +22,7 @@ from msgspec import structs
 
 from parts.waiting import Service, Timing, Transcriber, write_services
 from subtitle.keys import Key, load_key
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.version import VERSION
 
 JOIN_AGAIN_S = 2.0
@@ -100,30 +100,30 @@ class Node:
             self._in(self._half_s, partial(self._handle, worker, frames))
 
     def _handle(self, worker: _Worker, frames: Sequence[zmq.Frame]) -> None:
-        message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
+        message, blobs = pr.to_worker.decode([frame.buffer for frame in frames])
         match message:
-            case be.SessionAccepted():
+            case pr.SessionAccepted():
                 worker.is_welcome = True
                 ready = worker.engine.ready(message.engine.model)
                 self._send(worker, structs.replace(ready, model_digest=WEIGHTS, compute_type="float16"))
-            case be.Probe(stamp_s=stamp_s):
-                self._send(worker, be.Echo(stamp_s=stamp_s))
-            case be.Transcribe(lease=lease):
-                self._send(worker, be.LeaseReceived(lease=lease))
+            case pr.Probe(stamp_s=stamp_s):
+                self._send(worker, pr.Echo(stamp_s=stamp_s))
+            case pr.Transcribe(lease=lease):
+                self._send(worker, pr.LeaseReceived(lease=lease))
                 due = worker.engine.receive(message, blobs, time.monotonic())
                 if due is not None:
                     self._at(due, partial(self._answer, worker))
-            case be.SessionRefused() | be.SessionUnknown():
+            case pr.SessionRefused() | pr.SessionUnknown():
                 raise SystemExit(f"{worker.engine.identity}: {message}")
             case (
-                be.Prepare()
-                | be.FeedCredit()
-                | be.Abandon()
-                | be.AbandonLease()
-                | be.FreeModel()
-                | be.KeepModel()
-                | be.Translate()
-                | be.Drain()
+                pr.Prepare()
+                | pr.FeedCredit()
+                | pr.Abandon()
+                | pr.AbandonLease()
+                | pr.FreeModel()
+                | pr.KeepModel()
+                | pr.Translate()
+                | pr.Drain()
             ):
                 pass
             case _:
@@ -137,19 +137,19 @@ class Node:
 
     def _join(self, worker: _Worker) -> None:
         if not worker.is_welcome:
-            join = be.JoinSession(
-                version=VERSION, protocol=be.PROTOCOL, place=worker.place, device="a GPU that waits"
+            join = pr.JoinSession(
+                version=VERSION, protocol=pr.PROTOCOL, place=worker.place, device="a GPU that waits"
             )
             self._send(worker, join)
             self._in(JOIN_AGAIN_S, partial(self._join, worker))
 
     def _beat(self, worker: _Worker) -> None:
         if worker.is_welcome:
-            self._send(worker, be.Heartbeat())
+            self._send(worker, pr.Heartbeat())
         self._in(BEAT_S, partial(self._beat, worker))
 
-    def _send(self, worker: _Worker, message: be.FromWorker) -> None:
-        frames = be.from_worker.encode(message)
+    def _send(self, worker: _Worker, message: pr.FromWorker) -> None:
+        frames = pr.from_worker.encode(message)
         self._in(self._half_s, partial(worker.socket.send_multipart, frames, copy=False))
 
     def _in(self, wait_s: float, call: Callable[[], object]) -> None:

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from parts.speech import recording
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.transcription import Phrase
 from subtitled.version import VERSION
@@ -70,19 +70,19 @@ class Transcriber:
     def __init__(self, identity: str, timing: Timing) -> None:
         self.identity = identity
         self._timing = timing
-        self._orders: deque[tuple[be.Transcribe, int]] = deque()
+        self._orders: deque[tuple[pr.Transcribe, int]] = deque()
         self._started = 0.0
         self.services: list[Service] = []
 
-    def ready(self, model: str = "none") -> be.WorkerReady:
+    def ready(self, model: str = "none") -> pr.WorkerReady:
         """Return its first words."""
-        return be.WorkerReady(
+        return pr.WorkerReady(
             version=VERSION, credit=CREDIT, device="cuda", model=model, window_samples=WINDOW_SAMPLES
         )
 
-    def receive(self, message: be.ToWorker, blobs: Sequence[Buffer], now: float) -> float | None:
+    def receive(self, message: pr.ToWorker, blobs: Sequence[Buffer], now: float) -> float | None:
         """Take a message; return when to call `due`, if that is to change."""
-        if not isinstance(message, be.Transcribe):
+        if not isinstance(message, pr.Transcribe):
             return None
         self._orders.append((message, sum(map(len, blobs))))
         return self._begin(now) if len(self._orders) == 1 else None
@@ -91,16 +91,16 @@ class Transcriber:
         self._started = now
         return now + self._timing.a_s + self._timing.b_s * len(self._orders[0][0].items)
 
-    def due(self, now: float) -> tuple[be.FromWorker, float | None]:
+    def due(self, now: float) -> tuple[pr.FromWorker, float | None]:
         """Return the answer to the lease that is done by now, and when to call again."""
         order, wire_bytes = self._orders.popleft()
         self.services.append(Service(self.identity, self._started, now, len(order.items), wire_bytes))
-        items = tuple(be.ItemResult.of(item.key, _RESULT) for item in order.items)
-        answer = be.Transcribed(lease=order.lease, items=items, features_s=0.0, decode_s=now - self._started)
+        items = tuple(pr.ItemResult.of(item.key, _RESULT) for item in order.items)
+        answer = pr.Transcribed(lease=order.lease, items=items, features_s=0.0, decode_s=now - self._started)
         return answer, self._begin(now) if self._orders else None
 
 
-_RESULT = be.SegmentResult(
+_RESULT = pr.SegmentResult(
     phrases=tuple(
         Phrase(SAID, second * 1000, (second + PHRASE_S) * 1000 - 200, avg_logprob=-0.3, compression_ratio=1.2)
         for second in range(0, 10, PHRASE_S)
@@ -122,12 +122,12 @@ class _Preparer:
         self._credit_bytes = 0
         self._segments = self._samples = self._next = 0
 
-    def ready(self) -> be.WorkerReady:
-        return be.WorkerReady(version=VERSION, credit=1)
+    def ready(self) -> pr.WorkerReady:
+        return pr.WorkerReady(version=VERSION, credit=1)
 
-    def receive(self, message: be.ToWorker) -> None:
+    def receive(self, message: pr.ToWorker) -> None:
         match message:
-            case be.Prepare():
+            case pr.Prepare():
                 count, samples = Path(os.fsdecode(message.path)).read_text().split()
                 self._feed, self._credit_bytes = message.feed, message.credit_bytes
                 self._segments, self._samples, self._next = int(count), int(samples), 0
@@ -135,33 +135,33 @@ class _Preparer:
                     self._memory.close()
                 has_memory = message.has_memory
                 self._memory = ArenaWriter(*self._descriptors.receive(message.feed)) if has_memory else None
-            case be.FeedCredit(feed=feed, bytes=count, free_places=places) if feed == self._feed:
+            case pr.FeedCredit(feed=feed, bytes=count, free_places=places) if feed == self._feed:
                 self._credit_bytes += count
                 if self._memory is not None:
                     self._memory.free(places)
-            case be.Abandon(feed=feed) if feed == self._feed:
+            case pr.Abandon(feed=feed) if feed == self._feed:
                 self._feed, self._abandoned = 0, feed
             case _:
                 pass
 
-    def next(self) -> tuple[be.FromWorker, list[memoryview]] | None:
+    def next(self) -> tuple[pr.FromWorker, list[memoryview]] | None:
         """Return what is to be sent now, if anything; one message, so that others have their turn."""
         if self._abandoned:
             self._abandoned, feed = 0, self._abandoned
-            return be.FileAbandoned(feed=feed), []
+            return pr.FileAbandoned(feed=feed), []
         if not self._feed or (self._credit_bytes <= 0 and self._next < self._segments):
             return None
         if self._next == self._segments:
-            media = be.Media(container="none", decoded_samples=self._segments * self._samples)
+            media = pr.Media(container="none", decoded_samples=self._segments * self._samples)
             self._feed, done = 0, self._feed
-            return be.PlanComplete(feed=done, media=msgspec.msgpack.encode(media)), []
+            return pr.PlanComplete(feed=done, media=msgspec.msgpack.encode(media)), []
         start = self._next * self._samples
         plan = Plan(self._next, (PlanPiece(start, self._samples),), (Span(start, start + self._samples),))
         self._next += 1
         pcm = self._pcm[: self._samples * 2]
         self._credit_bytes -= len(pcm)
         place = self._memory.write(pcm) if self._memory is not None else None
-        return be.Prepared(feed=self._feed, plan=plan, place=place), [pcm] if place is None else []
+        return pr.Prepared(feed=self._feed, plan=plan, place=place), [pcm] if place is None else []
 
 
 class _Host:
@@ -207,7 +207,7 @@ class _Host:
                 data, descriptors, _, _ = unix.recv_fds(orders, 1 << 16, 1)
                 if not data:
                     break
-                settings = msgspec.json.decode(data, type=be.WorkerSettings)
+                settings = msgspec.json.decode(data, type=pr.WorkerSettings)
                 self.open(msgspec.structs.replace(settings, descriptors=descriptors[0]))
             for socket in ready:
                 self._receive(socket)
@@ -228,11 +228,11 @@ class _Host:
                 frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
+            message, blobs = pr.to_worker.decode([frame.buffer for frame in frames])
             if isinstance(worker, _Preparer):
                 worker.receive(message)
             else:
-                if isinstance(message, be.Transcribe):
+                if isinstance(message, pr.Transcribe):
                     blobs = lease_audio(message, blobs, self._descriptors[socket].receive)
                     for blob in blobs:
                         sum(blob[::PAGE_BYTES])
@@ -255,15 +255,15 @@ class _Host:
         if now >= self._beat_at:
             self._beat_at = now + 1.0
             for socket in self._workers:
-                self._send(socket, be.Heartbeat())
+                self._send(socket, pr.Heartbeat())
 
     def _push(self, due: float, socket: zmq.Socket[bytes], worker: Transcriber) -> None:
         self._last += 1
         heapq.heappush(self._due, (due, self._last, socket, worker))
 
     @staticmethod
-    def _send(socket: zmq.Socket[bytes], message: be.FromWorker, blobs: Sequence[memoryview] = ()) -> None:
-        socket.send_multipart(be.from_worker.encode(message, blobs), copy=False)
+    def _send(socket: zmq.Socket[bytes], message: pr.FromWorker, blobs: Sequence[memoryview] = ()) -> None:
+        socket.send_multipart(pr.from_worker.encode(message, blobs), copy=False)
 
 
 def write_services(folder: str, done: Sequence[Service]) -> None:

@@ -11,19 +11,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from subtitle import messages as ms
 from subtitle.errors import ProtocolError, ServerError, UnreachableError
-from subtitle.messages import (
-    Accepted,
-    Chunk,
-    Commit,
-    Error,
-    JobFacts,
-    JobInfo,
-    JobOptions,
-    Submit,
-    ToClient,
-    UploadCredit,
-)
 from subtitle.upload import MAX_RETRY_S, MAX_SILENCE_S, RETRY_S, SILENCE_S, Phase
 
 PIECE_BYTES = 2**18
@@ -36,7 +25,7 @@ _TEMPORARY = frozenset({"DRAINING", "RATE_LIMITED"})
 class StreamUpload:
     """Sends each byte once, and their size and hash at the end."""
 
-    def __init__(self, submit: Submit, next_request: Callable[[], int], *, now: float) -> None:
+    def __init__(self, submit: ms.Submit, next_request: Callable[[], int], *, now: float) -> None:
         """`submit`: without size and sha256; its request number is replaced.
 
         Before the first byte, the Submit is repeated while the server is draining or limits the rate.
@@ -47,7 +36,7 @@ class StreamUpload:
         self._next_request = next_request
         self.phase = Phase.SUBMIT
         self.job = ""
-        self.facts: JobFacts | None = None
+        self.facts: ms.JobFacts | None = None
         """The job, once it is DONE."""
         self.sent = 0
         self.acknowledged = 0
@@ -55,7 +44,7 @@ class StreamUpload:
         self.refusal: ServerError | None = None
         """The last temporary refusal, while the Submit is repeated."""
         self._hash = hashlib.sha256()
-        self._options: JobOptions | None = None
+        self._options: ms.JobOptions | None = None
         self._request = 0
         self._window_bytes = self._chunk_bytes = 0
         self._silence_s = SILENCE_S
@@ -63,7 +52,7 @@ class StreamUpload:
         self.deadline = now
         """When to call `next` at the latest, even without a message."""
 
-    def next(self, now: float) -> Submit | Commit | None:
+    def next(self, now: float) -> ms.Submit | ms.Commit | None:
         """Return the next message to send that is not a Chunk; None: wait for an answer, or send a `chunk`."""
         match self.phase:
             case Phase.SUBMIT if now >= self.deadline:
@@ -87,23 +76,23 @@ class StreamUpload:
         free = self.acknowledged + min(self._window_bytes, MAX_IN_FLIGHT_BYTES) - self.sent
         return max(0, min(free, self._chunk_bytes))
 
-    def chunk(self, piece: bytes) -> Chunk:
+    def chunk(self, piece: bytes) -> ms.Chunk:
         """Return the header for the next bytes, 1 to `room` of them."""
-        chunk = Chunk(request=self._request, job=self.job, offset=self.sent)
+        chunk = ms.Chunk(request=self._request, job=self.job, offset=self.sent)
         self.sent += len(piece)
         self._hash.update(piece)
         return chunk
 
-    def end(self, options: JobOptions | None) -> None:
+    def end(self, options: ms.JobOptions | None) -> None:
         """Mark the end of the stream; `options`, if any, replace those of the Submit."""
         self.phase, self._options = Phase.COMMIT, options
 
-    def receive(self, message: ToClient, now: float) -> None:
+    def receive(self, message: ms.ToClient, now: float) -> None:
         """Process a message; raises ServerError and ProtocolError at a permanent refusal."""
         if message.request != self._request:
             return
         match self.phase, message:
-            case Phase.SUBMITTED, Accepted(offset=offset, window_bytes=window, chunk_bytes=chunk):
+            case Phase.SUBMITTED, ms.Accepted(offset=offset, window_bytes=window, chunk_bytes=chunk):
                 if offset or window < 1 or chunk < 1:
                     raise ProtocolError(
                         "BAD_FORMAT",
@@ -111,15 +100,15 @@ class StreamUpload:
                     )
                 self.phase, self.job, self.refusal = Phase.SENDING, message.job, None
                 self._window_bytes, self._chunk_bytes = window, chunk
-            case Phase.SENDING, UploadCredit(offset=offset):
+            case Phase.SENDING, ms.UploadCredit(offset=offset):
                 self.acknowledged = max(self.acknowledged, min(offset, self.sent))
-            case Phase.COMMITTED, JobInfo(job=facts):
+            case Phase.COMMITTED, ms.JobInfo(job=facts):
                 self.phase, self.facts, self.acknowledged = Phase.DONE, facts, self.sent
-            case Phase.SUBMITTED, Error(code=code, message=text) if code in _TEMPORARY:
+            case Phase.SUBMITTED, ms.Error(code=code, message=text) if code in _TEMPORARY:
                 self.refusal = ServerError(code, text)
                 self.phase, self.deadline = Phase.SUBMIT, now + self._retry_s
                 self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
-            case _, Error(code=code, message=text):
+            case _, ms.Error(code=code, message=text):
                 raise ServerError(code, text)
             case _:
                 pass
@@ -139,10 +128,10 @@ class StreamUpload:
             case _:
                 pass
 
-    def _commit(self, now: float) -> Commit:
+    def _commit(self, now: float) -> ms.Commit:
         self._request = self._next_request()
         self.phase, self.deadline = Phase.COMMITTED, now + self._silence_s
-        return Commit(
+        return ms.Commit(
             request=self._request,
             job=self.job,
             size=self.sent,

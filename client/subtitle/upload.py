@@ -12,19 +12,8 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from subtitle import messages as ms
 from subtitle.errors import FileChangedError, ProtocolError, ServerError
-from subtitle.messages import (
-    Accepted,
-    Chunk,
-    Commit,
-    Error,
-    JobFacts,
-    JobInfo,
-    Status,
-    Submit,
-    ToClient,
-    UploadCredit,
-)
 from subtitle.progress import check_done
 
 SILENCE_S = 5.0
@@ -64,7 +53,7 @@ class Phase(Enum):
 class OutgoingMessage(Struct, frozen=True):
     """A message to send; a Chunk with the file's `length` bytes from `offset` on as its blob."""
 
-    message: Submit | Chunk | Commit | Status
+    message: ms.Submit | ms.Chunk | ms.Commit | ms.Status
     offset: int = 0
     length: int = 0
 
@@ -74,7 +63,7 @@ class Upload:
 
     def __init__(
         self,
-        submit: Submit,
+        submit: ms.Submit,
         next_request: Callable[[], int],
         *,
         now: float,
@@ -93,7 +82,7 @@ class Upload:
         self.size = submit.size
         self.phase = Phase.SUBMIT
         self.job = ""
-        self.facts: JobFacts | None = None
+        self.facts: ms.JobFacts | None = None
         """The job, once it is DONE."""
         self.acknowledged = 0
         """Bytes that the server has acknowledged."""
@@ -128,15 +117,15 @@ class Upload:
             case Phase.CHECK if now >= self.deadline:
                 self._request = self._next_request()
                 self.phase, self.deadline = Phase.CHECKED, now + self._silence_s
-                return OutgoingMessage(Status(request=self._request, job=self.job))
+                return OutgoingMessage(ms.Status(request=self._request, job=self.job))
             case Phase.COMMIT:
                 self._request = self._next_request()
                 self.phase, self.deadline = Phase.COMMITTED, now + self._silence_s
                 return OutgoingMessage(
-                    Commit(request=self._request, job=self.job, size=self.size, sha256=self._submit.sha256)
+                    ms.Commit(request=self._request, job=self.job, size=self.size, sha256=self._submit.sha256)
                 )
             case Phase.SENDING if length := self._sendable():
-                chunk = Chunk(request=self._request, job=self.job, offset=self._sent)
+                chunk = ms.Chunk(request=self._request, job=self.job, offset=self._sent)
                 self._sent += length
                 self._in_flight.append((self._sent, now))
                 self.deadline = now + self._silence_s
@@ -144,22 +133,22 @@ class Upload:
             case _:
                 return None
 
-    def receive(self, message: ToClient, now: float) -> None:
+    def receive(self, message: ms.ToClient, now: float) -> None:
         """Process a message; raises ServerError, ProtocolError, FileChangedError and (cancelled) JobFailedError at a permanent refusal."""
         if message.request != self._request:
             return  # an answer to an earlier request, which has been repeated
         match self.phase, message:
-            case Phase.SUBMITTED, Accepted():
+            case Phase.SUBMITTED, ms.Accepted():
                 self._on_accepted(message, now)
-            case Phase.SENDING, UploadCredit(job=self.job, offset=offset):
+            case Phase.SENDING, ms.UploadCredit(job=self.job, offset=offset):
                 self._on_credit(offset, now)
-            case Phase.SUBMITTED | Phase.COMMITTED, JobInfo(job=facts):
+            case Phase.SUBMITTED | Phase.COMMITTED, ms.JobInfo(job=facts):
                 self.phase, self.facts, self.job, self.acknowledged = Phase.DONE, facts, facts.id, self.size
-            case Phase.CHECKED, JobInfo(job=facts):
+            case Phase.CHECKED, ms.JobInfo(job=facts):
                 self._on_state(facts, now)
-            case Phase.CHECKED, Error():
+            case Phase.CHECKED, ms.Error():
                 self._resubmit(now)
-            case Phase.SUBMITTED | Phase.SENDING | Phase.COMMITTED, Error(code=code, message=text):
+            case Phase.SUBMITTED | Phase.SENDING | Phase.COMMITTED, ms.Error(code=code, message=text):
                 self._on_error(code, text, now)
             case _:
                 pass
@@ -181,7 +170,7 @@ class Upload:
         # Whole chunks only, unless the window has no room for one at all.
         return max(0, length if room >= length else room if not self._in_flight else 0)
 
-    def _on_accepted(self, message: Accepted, now: float) -> None:
+    def _on_accepted(self, message: ms.Accepted, now: float) -> None:
         if not 0 <= message.offset <= self.size or message.window_bytes < 1 or message.chunk_bytes < 1:
             raise ProtocolError(
                 "BAD_FORMAT",
@@ -214,7 +203,7 @@ class Upload:
         if self.acknowledged == self.size:
             self.phase = Phase.COMMIT
 
-    def _on_state(self, facts: JobFacts, now: float) -> None:
+    def _on_state(self, facts: ms.JobFacts, now: float) -> None:
         """Resume an interrupted upload; a cancelled one is not started again."""
         if facts.state == "receiving":
             self._resubmit(now)

@@ -13,14 +13,14 @@ from msgspec import inspect
 from subtitle import messages as ms
 from subtitle.codec import MAX_BLOBS, MAX_HEADER_BYTES, VERSION, Codec
 from subtitle.errors import ProtocolError
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 
 CODES = frozenset({"BAD_FORMAT", "BAD_VERSION", "UNKNOWN_MESSAGE", "TOO_BIG"})
 UNIONS: dict[str, tuple[Codec[Any], Any]] = {
     "to_server": (ms.to_server, ms.ToServer),
     "to_client": (ms.to_client, ms.ToClient),
-    "from_worker": (be.from_worker, be.FromWorker),
-    "to_worker": (be.to_worker, be.ToWorker),
+    "from_worker": (pr.from_worker, pr.FromWorker),
+    "to_worker": (pr.to_worker, pr.ToWorker),
 }
 INTEGERS = (-(2**63), 2**64 - 1)
 """What MessagePack can say."""
@@ -158,9 +158,9 @@ def test_fields_of_a_later_release_are_ignored() -> None:
 
 def test_blobs_are_not_copied() -> None:
     blob = memoryview(bytearray(b"pcm"))
-    sent = be.to_worker.encode(be.Transcribe(lease=1, items=(), word_timestamps=False), [blob])
+    sent = pr.to_worker.encode(pr.Transcribe(lease=1, items=(), word_timestamps=False), [blob])
     assert sent[2] is blob
-    _, received = be.to_worker.decode(sent)
+    _, received = pr.to_worker.decode(sent)
     assert received[0] is blob
 
 
@@ -190,7 +190,7 @@ def test_maximum_number_of_blobs_is_accepted() -> None:
     header = msgspec.msgpack.encode({"type": "Hello", "request": 1})
     _, received = ms.to_server.decode([VERSION, header, *[b""] * ms.MAX_BLOBS])
     assert len(received) == ms.MAX_BLOBS
-    _, received = be.from_worker.decode(
-        [VERSION, be.from_worker.encode(be.Heartbeat())[1], *[b""] * MAX_BLOBS]
+    _, received = pr.from_worker.decode(
+        [VERSION, pr.from_worker.encode(pr.Heartbeat())[1], *[b""] * MAX_BLOBS]
     )
     assert len(received) == MAX_BLOBS

@@ -25,7 +25,7 @@ from faults.planned_faults import DiskFault, ModelFault, PlannedFaults
 from subtitled.asr.engine import Engine, OutOfMemoryError
 from subtitled.asr.prompts import PromptRequest
 from subtitled.config import schema
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.plan import SegmentSound, Span
 from subtitled.core.records import Job, Options, SegmentKey
 from subtitled.core.states import JobState
@@ -165,7 +165,7 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
         socket = context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.RCVTIMEO, 60_000)
         socket.bind(f"ipc://{folder}/workers")
-        settings = be.WorkerSettings(
+        settings = pr.WorkerSettings(
             identity="gpu0.1",
             role="transcribe",
             endpoint=f"ipc://{folder}/workers",
@@ -175,31 +175,31 @@ def test_worker_with_a_broken_context_says_so_and_exits_with_status_70(plan: Pla
             log_format="json",
             device="cuda",
             cpu_threads=1,
-            engine=be.EngineSettings(model="demo", beam_size=1, batch_size=4),
+            engine=pr.EngineSettings(model="demo", beam_size=1, batch_size=4),
         )
         command = [sys.executable, str(WORKER), str(plan.folder), msgspec.json.encode(settings).decode()]
-        said: list[be.FromWorker] = []
+        said: list[pr.FromWorker] = []
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            while not said or not isinstance(said[-1], be.ExitReason):
+            while not said or not isinstance(said[-1], pr.ExitReason):
                 _, *frames = socket.recv_multipart()
-                said.append(be.from_worker.decode(frames)[0])
-                if isinstance(said[-1], be.WorkerReady):
+                said.append(pr.from_worker.decode(frames)[0])
+                if isinstance(said[-1], pr.WorkerReady):
                     for lease in (1, 2):
-                        order = be.Transcribe(
+                        order = pr.Transcribe(
                             lease=lease,
                             items=(
-                                be.LeaseItem(key=SegmentKey("a", lease), language="en", task="transcribe"),
+                                pr.LeaseItem(key=SegmentKey("a", lease), language="en", task="transcribe"),
                             ),
                             word_timestamps=False,
                         )
                         pcm = media.speech(4).tobytes()
-                        socket.send_multipart([b"gpu0.1", *be.to_worker.encode(order, (pcm,))])
+                        socket.send_multipart([b"gpu0.1", *pr.to_worker.encode(order, (pcm,))])
             assert process.wait(60) == ExitCode.CUDA.value
         socket.close()
-    assert said[-1] == be.ExitReason(cause=ILLEGAL)
+    assert said[-1] == pr.ExitReason(cause=ILLEGAL)
     # The second lease waited with it; nothing is decoded in a broken context.
     assert len(plan.calls()) == 1
-    assert not [message for message in said if isinstance(message, be.Transcribed | be.LeaseRefused)]
+    assert not [message for message in said if isinstance(message, pr.Transcribed | pr.LeaseRefused)]
 
 
 # -- the daemon: GPUs -------------------------------------------------------------------------------------

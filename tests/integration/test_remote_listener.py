@@ -14,7 +14,7 @@ import media
 from daemon import DEADLINE_S, eventually
 from head_and_workers import Head, RemoteWorker
 from subtitle.codec import VERSION as WIRE_VERSION
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan
 from subtitled.core.records import SegmentKey
 from subtitled.core.transcription import Phrase
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from subtitle.keys import Key
 
-READY = be.WorkerReady(version=VERSION, credit=2, window_samples=480_000, model_digest="0" * 64)
+READY = pr.WorkerReady(version=VERSION, credit=2, window_samples=480_000, model_digest="0" * 64)
 
 
 class Peer:
@@ -36,8 +36,8 @@ class Peer:
 
     def __init__(self, endpoint: str, key: Key, *, identity: bytes = b"") -> None:
         # A place whose sessions failed ten times is quarantined.
-        self.join_message = be.JoinSession(
-            version=VERSION, protocol=be.PROTOCOL, place=f"x{next(self._number)}"
+        self.join_message = pr.JoinSession(
+            version=VERSION, protocol=pr.PROTOCOL, place=f"x{next(self._number)}"
         )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -56,9 +56,9 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._context.destroy(linger=0)
 
-    def send(self, message: be.FromWorker) -> None:
+    def send(self, message: pr.FromWorker) -> None:
         """Send a message."""
-        self.send_frames([bytes(frame) for frame in be.from_worker.encode(message)])
+        self.send_frames([bytes(frame) for frame in pr.from_worker.encode(message)])
 
     def send_frames(self, frames: Sequence[bytes]) -> None:
         """Send frames."""
@@ -69,7 +69,7 @@ class Peer:
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             if self._socket.poll(200):
-                message, _ = be.to_worker.decode(self._socket.recv_multipart())
+                message, _ = pr.to_worker.decode(self._socket.recv_multipart())
                 if isinstance(message, kind):
                     return message
         raise AssertionError(f"no {kind.__name__} within {DEADLINE_S:g} s")
@@ -78,10 +78,10 @@ class Peer:
         """Return whether no message arrives for a while."""
         return not self._socket.poll(500)
 
-    def join(self) -> be.SessionAccepted:
+    def join(self) -> pr.SessionAccepted:
         """Open a session."""
         self.send(self.join_message)
-        accepted: be.SessionAccepted = self.expect(be.SessionAccepted)
+        accepted: pr.SessionAccepted = self.expect(pr.SessionAccepted)
         return accepted
 
 
@@ -108,36 +108,36 @@ def join_alone(head: Head, evil: Peer) -> None:
     evil.send(READY)
 
 
-def answer(**changes: Any) -> be.Transcribed:
+def answer(**changes: Any) -> pr.Transcribed:
     """Return an answer to a lease that does not exist."""
     fields = {"phrases": (Phrase("x", 0, 1),), "language": "en", "language_probability": 1.0}
-    result = be.SegmentResult(**{**fields, **changes})
-    return be.Transcribed(
-        lease=1, items=(be.ItemResult.of(SegmentKey("a", 0), result),), features_s=0.0, decode_s=0.0
+    result = pr.SegmentResult(**{**fields, **changes})
+    return pr.Transcribed(
+        lease=1, items=(pr.ItemResult.of(SegmentKey("a", 0), result),), features_s=0.0, decode_s=0.0
     )
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        be.Prepared(feed=1, plan=Plan(0, (), ())),
-        be.PlanComplete(feed=1, media=msgspec.msgpack.encode(be.Media())),
-        be.PrepareRefused(feed=1, cause="no"),
+        pr.Prepared(feed=1, plan=Plan(0, (), ())),
+        pr.PlanComplete(feed=1, media=msgspec.msgpack.encode(pr.Media())),
+        pr.PrepareRefused(feed=1, cause="no"),
         answer(language="x" * 1000),
         answer(language_probability=float("nan")),
         answer(phrases=(Phrase("x", 0, 1, avg_logprob=float("inf")),)),
-        be.Transcribed(lease=1, items=(), features_s=0.0, decode_s=-1.0),
-        be.Echo(stamp_s=1.0, clock_s=float("nan")),
+        pr.Transcribed(lease=1, items=(), features_s=0.0, decode_s=-1.0),
+        pr.Echo(stamp_s=1.0, clock_s=float("nan")),
         msgspec.structs.replace(READY, window_samples=1),
         msgspec.structs.replace(READY, languages=("klingon",)),
-        be.Transcribed(lease=1, items=(), decode_s=1e300),
+        pr.Transcribed(lease=1, items=(), decode_s=1e300),
     ],
     ids=lambda message: type(message).__name__,
 )
-def test_invalid_message_ends_the_session(head: Head, evil: Peer, message: be.FromWorker) -> None:
+def test_invalid_message_ends_the_session(head: Head, evil: Peer, message: pr.FromWorker) -> None:
     identity = evil.join().identity
     evil.send(message)
-    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
+    assert evil.expect(pr.SessionRefused).cause.startswith("sent an invalid message: ")
     head.wait_for_log("worker.refused", worker=identity)
     head.wait_for_log("worker.stopped", worker=identity)
     evil.send(evil.join_message)
@@ -180,7 +180,7 @@ def test_malformed_message_is_answered_once_and_the_connection_ignored(
 ) -> None:
     before = head.pid
     evil.send_frames(frames)
-    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
+    assert evil.expect(pr.SessionRefused).cause.startswith("sent an invalid message: ")
     evil.send(evil.join_message)
     assert evil.receives_nothing()
     assert head.pid == before
@@ -189,8 +189,8 @@ def test_malformed_message_is_answered_once_and_the_connection_ignored(
 def test_flood_of_messages_ends_the_session(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
     for _ in range(5000):
-        evil.send(be.Heartbeat())
-    assert "rate limit exceeded" in evil.expect(be.SessionRefused).cause
+        evil.send(pr.Heartbeat())
+    assert "rate limit exceeded" in evil.expect(pr.SessionRefused).cause
     head.wait_for_log("worker.stopped", worker=identity)
 
 
@@ -202,27 +202,27 @@ def test_connection_with_a_chosen_routing_id_is_ignored(head: Head) -> None:
 
 
 def test_message_without_a_session_is_answered_with_session_unknown(evil: Peer) -> None:
-    evil.send(be.Heartbeat())
-    evil.expect(be.SessionUnknown)
+    evil.send(pr.Heartbeat())
+    evil.expect(pr.SessionUnknown)
     evil.send(answer())
-    evil.expect(be.SessionUnknown)
+    evil.expect(pr.SessionUnknown)
 
 
 def test_connection_has_one_session_only(evil: Peer) -> None:
     """Unread messages would pile up in the connection otherwise."""
     evil.join()
-    evil.send(be.ExitReason(cause="x"))
+    evil.send(pr.ExitReason(cause="x"))
     evil.send(evil.join_message)
-    refused = evil.expect(be.SessionRefused)
+    refused = evil.expect(pr.SessionRefused)
     assert "needs a new connection" in refused.cause
     assert not refused.is_final
 
 
 def test_result_of_a_closed_session_is_logged_as_stale(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
-    evil.send(be.ExitReason(cause="x"))
+    evil.send(pr.ExitReason(cause="x"))
     evil.send(answer())
-    evil.expect(be.SessionUnknown)
+    evil.expect(pr.SessionUnknown)
     head.wait_for_log("lease.stale", worker=identity)
 
 
@@ -230,10 +230,10 @@ def test_leases_of_a_lying_host_are_done_by_others(head: Head, evil: Peer, tmp_p
     """It answers leases that it does not hold, and none of its own; other workers do them."""
     join_alone(head, evil)
     source = head.drop(media.write_sound(tmp_path / "x.flac", media.speech(8)), "talk.flac")
-    lease = evil.expect(be.Transcribe).lease
+    lease = evil.expect(pr.Transcribe).lease
     evil.send(msgspec.structs.replace(answer(), lease=lease + 1))
     evil.send(msgspec.structs.replace(answer(), lease=lease))
-    evil.send(be.ExitReason(cause="gone"))
+    evil.send(pr.ExitReason(cause="gone"))
     eventually(lambda: head.log("lease.stale"), "the answer to a lease that it does not hold is dropped")
     with RemoteWorker(head, "gpu2"):
         job = head.wait_for(source)
@@ -247,13 +247,13 @@ def test_lease_answered_with_an_invalid_result_loses_no_attempt(
     """The job of another is done with all of its attempts left, and nothing of the answer is stored."""
     join_alone(head, evil)
     source = head.drop(media.write_sound(tmp_path / "y.flac", media.speech(8)), "talk2.flac")
-    lease = evil.expect(be.Transcribe)
-    bad = be.SegmentResult(
+    lease = evil.expect(pr.Transcribe)
+    bad = pr.SegmentResult(
         phrases=(Phrase("x", 0, 1, no_speech_prob=1e300),), language="en", language_probability=1.0
     )
-    items = tuple(be.ItemResult.of(item.key, bad) for item in lease.items)
-    evil.send(be.Transcribed(lease=lease.lease, items=items))
-    assert evil.expect(be.SessionRefused).cause.startswith("sent an invalid message: ")
+    items = tuple(pr.ItemResult.of(item.key, bad) for item in lease.items)
+    evil.send(pr.Transcribed(lease=lease.lease, items=items))
+    assert evil.expect(pr.SessionRefused).cause.startswith("sent an invalid message: ")
     with RemoteWorker(head, "gpu2"):
         job = head.wait_for(source)
         assert job.state == "done"
@@ -262,6 +262,6 @@ def test_lease_answered_with_an_invalid_result_loses_no_attempt(
 
 def test_long_exit_reason_is_stored_short(head: Head, evil: Peer) -> None:
     identity = evil.join().identity
-    evil.send(be.ExitReason(cause="x" * 15_000_000))
+    evil.send(pr.ExitReason(cause="x" * 15_000_000))
     head.wait_for_log("worker.stopped", worker=identity)
     assert max(row[0] for row in head.query("SELECT max(length(cause)) FROM journal")) < 2000

@@ -112,9 +112,7 @@ def test_a_language_is_added_from_the_command_line(daemon: Daemon, job: str, end
     assert [Path(path).name for path in named.stdout.split()] == ["talk.zh-TW.vtt"]
     retried = command(daemon, "translate", job, "--retry", "--format", "txt", "-o", str(daemon.folder))
     assert {Path(path).name for path in retried.stdout.split()} >= {"talk.zh-TW.txt", "talk.zh-HK.txt"}
-    assert (
-        "--to is empty" in command(daemon, "translate", str(daemon.folder / "talk.zh-TW.vtt")).stderr
-    )
+    assert "--to is empty" in command(daemon, "translate", str(daemon.folder / "talk.zh-TW.vtt")).stderr
     assert len(endpoint.calls) > count
     assert "zh-HK" in command(daemon, "status", job).stdout
     refused = command(daemon, "translate", job, "--to", "klingon")

@@ -42,7 +42,7 @@ from subtitled.config.model_files import DEMO
 from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import model_specs, plan_settings_of, policy_of
 from subtitled.core.plan import PlanSettings
@@ -65,12 +65,12 @@ if TYPE_CHECKING:
     from history import History
 
 FINISHED = (
-    be.Translated,
-    be.Transcribed,
-    be.PlanComplete,
-    be.PrepareRefused,
-    be.FileUnavailable,
-    be.AlreadySubtitled,
+    pr.Translated,
+    pr.Transcribed,
+    pr.PlanComplete,
+    pr.PrepareRefused,
+    pr.FileUnavailable,
+    pr.AlreadySubtitled,
 )
 SERVING = (WorkerState.IDLE, WorkerState.BUSY, WorkerState.DRAINING)
 
@@ -126,7 +126,7 @@ class DaemonRun:
         self._unperformed: set[str] = set()
         self._outputs_until_kill: int | None = None
         self._disk_full_until = 0.0
-        self._progress: dict[str, be.Heartbeat] = {}
+        self._progress: dict[str, pr.Heartbeat] = {}
         self._received_at: dict[str, float] = {}
         """When a worker on another host was received from last."""
         self._sent_at: dict[int, float] = {}
@@ -315,7 +315,7 @@ class DaemonRun:
     def happened(self, events: list[ev.Event]) -> None:
         """Note what the broker is given."""
         for event in events:
-            if isinstance(event, ev.MessageReceived) and isinstance(event.message, be.Heartbeat):
+            if isinstance(event, ev.MessageReceived) and isinstance(event.message, pr.Heartbeat):
                 if self._progress.get(event.worker) == event.message:
                     continue
                 self._progress[event.worker] = event.message
@@ -373,12 +373,12 @@ class DaemonRun:
             self._outputs_until_kill -= 1
         self._unperformed.discard(what)
 
-    def _before_send(self, route: bytes, message: be.ToWorker) -> None:
-        self.before_output(f"lease {message.lease}" if isinstance(message, be.LeaseOrder) else "")
-        if isinstance(message, be.SessionAccepted):
+    def _before_send(self, route: bytes, message: pr.ToWorker) -> None:
+        self.before_output(f"lease {message.lease}" if isinstance(message, pr.LeaseOrder) else "")
+        if isinstance(message, pr.SessionAccepted):
             self.checks.joined(message.identity)
             self._received_at[message.identity] = self.now
-        elif not isinstance(message, be.Probe):
+        elif not isinstance(message, pr.Probe):
             self.history.note((route, message))
 
     def _before_commit(self, saves: list[ac.Save]) -> None:
@@ -428,16 +428,16 @@ class DaemonRun:
                 worker = workers.current(identity)
                 match envelope.message:
                     case (
-                        be.Transcribed(lease=lease)
-                        | be.Translated(lease=lease)
-                        | be.LeaseRefused(lease=lease)
+                        pr.Transcribed(lease=lease)
+                        | pr.Translated(lease=lease)
+                        | pr.LeaseRefused(lease=lease)
                     ):
                         is_kept = lease in leases and leases[lease].worker == identity
                     case (
-                        be.PlanComplete(feed=feed)
-                        | be.AlreadySubtitled(feed=feed)
-                        | be.PrepareRefused(feed=feed)
-                        | be.FileUnavailable(feed=feed)
+                        pr.PlanComplete(feed=feed)
+                        | pr.AlreadySubtitled(feed=feed)
+                        | pr.PrepareRefused(feed=feed)
+                        | pr.FileUnavailable(feed=feed)
                     ):
                         is_kept = worker is not None and worker.feed is not None and worker.feed.id == feed
                     case _:

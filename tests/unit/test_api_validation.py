@@ -189,7 +189,9 @@ def test_an_audio_track_is_a_number_or_a_language_by_any_name(option: int | str,
 
 @pytest.mark.parametrize("option", ["0", "1001", "klingon", "", "-1", "\u0662"])
 def test_what_is_no_audio_track_is_refused(option: str) -> None:
-    with pytest.raises(RefusedError, match=r"audio_track .* is not an audio track; use a number from 1 to 1000"):
+    with pytest.raises(
+        RefusedError, match=r"audio_track .* is not an audio track; use a number from 1 to 1000"
+    ):
         checked(JobOptions(audio_track=option))
 
 

@@ -36,17 +36,8 @@ from subtitled.api.validation import (
 from subtitled.api.views import JobProgress, display_path, history, job_facts, media_of, with_progress
 from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import FORMATS, Config, Format
+from subtitled.core import events as ev
 from subtitled.core.broker import Broker
-from subtitled.core.events import (
-    CancelRequested,
-    Event,
-    FailureDismissed,
-    JobArrived,
-    JobMoved,
-    PriorityChanged,
-    RetryRequested,
-    TranslationRequested,
-)
 from subtitled.core.live_jobs import started_entry
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Waveform
@@ -116,7 +107,7 @@ class RequestHandlers:
         *,
         store: Store,
         broker: Broker,
-        dispatch: Callable[[Event], None],
+        dispatch: Callable[[ev.Event], None],
         durability: DurabilityQueue,
         upload_store: UploadStore,
         uploads: Uploads,
@@ -313,13 +304,13 @@ class RequestHandlers:
         if known is not None and not message.allow_duplicate and known.job.state is not JobState.CANCELLED:
             job = known.job
             if job.state is JobState.FAILED and job.is_closed:
-                self._dispatch(RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
+                self._dispatch(ev.RetryRequested(job=job, segments=self._store.segment_rows(job.id)))
         else:
             order = self._store.next_order()
             job = new_job(file.path, file.size, file.mtime_ns, options, order)
             repetition = order if known is not None else 0
             job = replace(job, owner=peer.principal.name, tag=message.options.tag, repetition=repetition)
-            self._dispatch(JobArrived(job))
+            self._dispatch(ev.JobArrived(job))
         self.reply_with_job(peer, message.request, job.id)
 
     # -- jobs ------------------------------------------------------------------------------------------------
@@ -392,19 +383,19 @@ class RequestHandlers:
         other = message.before or message.after
         if not other:
             priority = job.priority if message.priority is None else message.priority
-            self._dispatch(PriorityChanged(job=job.id, priority=priority))
+            self._dispatch(ev.PriorityChanged(job=job.id, priority=priority))
             return
         both = (job, self.find(other, peer).job)
         if other == job.id or any(one.state is not JobState.QUEUED for one in both):
             raise RefusedError("WRONG_STATE", f"job {other}: both jobs must wait; see their states")
-        self._dispatch(JobMoved(job=job.id, neighbour=other, is_after=not message.before))
+        self._dispatch(ev.JobMoved(job=job.id, neighbour=other, is_after=not message.before))
 
     def _dismiss(self, job: Job) -> None:
         """Dismiss a failure; raises RefusedError."""
         if job.state is not JobState.FAILED:
             raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; it has not failed")
         if not job.is_dismissed:
-            self._dispatch(FailureDismissed(job))
+            self._dispatch(ev.FailureDismissed(job))
 
     def query(
         self, request: int, peer: Peer, work: Callable[[], T], on_result: Callable[[T], None], error_text: str
@@ -479,7 +470,7 @@ class RequestHandlers:
     def _cancel(self, job: Job) -> None:
         if job.state not in CANCELLABLE:
             raise RefusedError("WRONG_STATE", f"job {job.id} is {job.state.value}; it cannot be cancelled")
-        self._dispatch(CancelRequested(job.id))
+        self._dispatch(ev.CancelRequested(job.id))
 
     def _retry(self, request: int, job: Job, peer: Peer) -> None:
         """Retry a failed job whose file is there, which is found out in a thread: its mount may hang."""
@@ -494,7 +485,7 @@ class RequestHandlers:
             except RefusedError as error:
                 peer.refuse(request, error.code, str(error))
                 return
-            self._dispatch(RetryRequested(job=current, segments=self._store.segment_rows(job.id)))
+            self._dispatch(ev.RetryRequested(job=current, segments=self._store.segment_rows(job.id)))
             peer.reply(ms.JobInfo(request=request, job=self.facts(job.id)))
 
         find = partial(is_there, os.fsdecode(job.location))
@@ -525,7 +516,9 @@ class RequestHandlers:
             self._models, languages, model=message.model, source=job.language or job.options.language
         )
         self._dispatch(
-            TranslationRequested(job=job, languages=languages, model=message.model, is_retry=message.is_retry)
+            ev.TranslationRequested(
+                job=job, languages=languages, model=message.model, is_retry=message.is_retry
+            )
         )
         self.reply_with_job(peer, message.request, job.id)
 
@@ -705,7 +698,7 @@ class RequestHandlers:
     def _translate_edit(self, job: Job) -> None:
         """Translate what an edit has changed."""
         if job.translate_to:
-            self._dispatch(TranslationRequested(job=job, is_edit=True))
+            self._dispatch(ev.TranslationRequested(job=job, is_edit=True))
 
     def keep_old_drafts(self, now: float) -> None:
         """Make versions of the drafts that no later draft replaces any more, and translate them: their pages may be closed."""

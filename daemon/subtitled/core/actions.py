@@ -5,18 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from subtitle.messages import EditedCue
-from subtitled.core.protocol import (
-    Abandon,
-    AbandonLease,
-    Drain,
-    FeedCredit,
-    FreeModel,
-    KeepModel,
-    LeaseItem,
-    Prepare,
-    Transcribe,
-    Translate,
-)
+from subtitled.core import protocol as pr
 from subtitled.core.records import Job, Lease, Segment, SegmentKey
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, SegmentState, WorkerEvent, WorkerState
 
@@ -146,26 +135,26 @@ class SendPrepare(Struct, frozen=True, kw_only=True):
 
     worker: str
     job: Job
-    message: Prepare
+    message: pr.Prepare
 
 
 class SendLease(Struct, frozen=True, kw_only=True):
     """Send a lease to a worker, with the PCM of its audio segments."""
 
     lease: Lease
-    message: Transcribe | Translate
+    message: pr.Transcribe | pr.Translate
 
     @property
-    def audio(self) -> tuple[LeaseItem, ...]:
+    def audio(self) -> tuple[pr.LeaseItem, ...]:
         """Its audio segments."""
-        return self.message.items if isinstance(self.message, Transcribe) else ()
+        return self.message.items if isinstance(self.message, pr.Transcribe) else ()
 
 
 class SendMessage(Struct, frozen=True):
     """Send a message to a worker."""
 
     worker: str
-    message: FeedCredit | Abandon | AbandonLease | FreeModel | KeepModel | Drain
+    message: pr.FeedCredit | pr.Abandon | pr.AbandonLease | pr.FreeModel | pr.KeepModel | pr.Drain
 
 
 class DropPcm(Struct, frozen=True):

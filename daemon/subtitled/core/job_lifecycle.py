@@ -13,14 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from subtitled.core.actions import (
-    Action,
-    PlanTranslations,
-    StoredTranslation,
-    WriteFailure,
-    WriteOutputs,
-    WriteTranslations,
-)
+from subtitled.core import actions as ac
 from subtitled.core.events import TranslationRequested, TranslationsPlanned
 from subtitled.core.lease_dispatch import LeaseDispatch
 from subtitled.core.live_jobs import LiveJob, LiveJobs, TextStage
@@ -71,7 +64,7 @@ class JobLifecycle:
         live_jobs: LiveJobs,
         prepare_dispatch: PrepareDispatch,
         lease_dispatch: LeaseDispatch,
-        out: list[Action],
+        out: list[ac.Action],
     ) -> None:
         self._live_jobs = live_jobs
         self._prepare_dispatch = prepare_dispatch
@@ -157,7 +150,7 @@ class JobLifecycle:
         else:
             # The file may still be read, though none of it is needed any more: no feed outlives its job.
             self._prepare_dispatch.abandon(name)
-            self._out.append(WriteOutputs(self._live_jobs.move_job(job, JobEvent.ALL_DONE)))
+            self._out.append(ac.WriteOutputs(self._live_jobs.move_job(job, JobEvent.ALL_DONE)))
 
     def written(self, name: str, location: bytes, untranscribed: int = 0) -> None:
         """End a job whose transcript is written, or go on with its translations."""
@@ -200,7 +193,7 @@ class JobLifecycle:
             self._planning.add(job.id)
             live.text_stage = TextStage.PLANNING
             live.is_text_outdated = False
-            self._out.append(PlanTranslations(job=job, number=live.text_plan))
+            self._out.append(ac.PlanTranslations(job=job, number=live.text_plan))
 
     def _forget_texts(self, name: str) -> None:
         if (live := self._live_jobs.jobs.get(name)) is not None:
@@ -276,7 +269,7 @@ class JobLifecycle:
         if text is None:
             raise ValueError(f"segment {segment.key} is audio")
         rows = tuple(
-            StoredTranslation(
+            ac.StoredTranslation(
                 target=text.request.target,
                 key=key,
                 source=sentence,
@@ -331,7 +324,7 @@ class JobLifecycle:
             self.plan_texts(live.job)
         else:
             live.text_stage = TextStage.WRITING
-            self._out.append(WriteTranslations(job=live.job, number=live.text_plan))
+            self._out.append(ac.WriteTranslations(job=live.job, number=live.text_plan))
 
     def fail(self, job: Job, event: JobEvent, cause: str) -> None:
         """End a job that cannot be finished; its results so far are written."""
@@ -340,7 +333,7 @@ class JobLifecycle:
         for segment in self._live_jobs.segments_in(job.id, SegmentState.LEASED):
             self._live_jobs.move_segment(segment, SegmentEvent.LOST, cause="its job failed")
         self._live_jobs.drop_job_pcm(job.id)
-        self._out.append(WriteFailure(self._live_jobs.move_job(job, event, cause=cause)))
+        self._out.append(ac.WriteFailure(self._live_jobs.move_job(job, event, cause=cause)))
 
     def forget(self, name: str) -> None:
         """Drop a job that has ended from memory."""

@@ -10,27 +10,13 @@ from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
 from subtitled.config.model_choice import DEFAULT_MODEL
+from subtitled.core import protocol as pr
 from subtitled.core.actions import Action, LeaseLost, ResultStale, SendLease, SendMessage
 from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.lease_sizing import LeaseSizing
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE, LiveJobs
 from subtitled.core.model_placement import ModelLoad, ModelPlacement
 from subtitled.core.policy import EXPECTED_TIMES, MAX_LIMITS, Policy, time_to_arrive, time_to_run
-from subtitled.core.protocol import (
-    AbandonLease,
-    Drain,
-    FreeModel,
-    KeepModel,
-    LeaseAnswer,
-    LeaseItem,
-    LeaseProgress,
-    LeaseRefused,
-    TextItem,
-    Transcribe,
-    Transcribed,
-    Translate,
-    Translated,
-)
 from subtitled.core.records import Lease, Segment, SegmentKey, Worker
 from subtitled.core.states import AT_WORK, SegmentEvent, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
@@ -93,14 +79,14 @@ class LeaseDispatch:
             worker = self._worker_table.current(lease.worker)
             if worker is None or lease.is_abandoned:
                 continue
-            self._out.append(SendMessage(lease.worker, AbandonLease(lease=lease_id)))
+            self._out.append(SendMessage(lease.worker, pr.AbandonLease(lease=lease_id)))
             is_started = lease.is_received and worker.leases.index(lease_id) < worker.streams
             due_at = NEVER if is_started else lease.due_at
             self.leases[lease_id] = replace(lease, is_abandoned=True, due_at=due_at)
             self._start_timers(worker, now)
         self._reduced.clear()
 
-    def progressed(self, identity: str, progress: Iterable[LeaseProgress], now: float) -> None:
+    def progressed(self, identity: str, progress: Iterable[pr.LeaseProgress], now: float) -> None:
         """Record the reported steps of a worker's leases; each new step restarts the lease's time limit."""
         worker = self._worker_table.current(identity)
         for reported in progress:
@@ -121,7 +107,7 @@ class LeaseDispatch:
         """Lease the ready segments to workers that may hold a lease; `is_paused`: models are loaded, no segment is leased."""
         self._free_models(is_paused=is_paused)
         for identity, name, is_kept in self.placement.pin_changes():
-            self._out.append(SendMessage(identity, KeepModel(model=name, is_kept=is_kept)))
+            self._out.append(SendMessage(identity, pr.KeepModel(model=name, is_kept=is_kept)))
         if not self.ready and not self.placement.has_preloads:
             self.placement.wake_at = NEVER
             return
@@ -146,7 +132,7 @@ class LeaseDispatch:
                 needed |= self.ready.waiting().keys()
             for name in sorted(names - needed):
                 if worker.has_in_memory(name):
-                    self._out.append(SendMessage(identity, FreeModel(model=name)))
+                    self._out.append(SendMessage(identity, pr.FreeModel(model=name)))
                 if worker.holds(name):
                     worker = self._worker_table.put(worker.with_model(name, is_pinned=False))
             if not names & needed:
@@ -213,11 +199,15 @@ class LeaseDispatch:
         loading = worker.with_model(name, is_loaded=False, is_pinned=is_pinned, loaded_at=now)
         self._lease(loading, name, size, now, load)
 
-    def _with_changed_models(self, worker: Worker, lease: Lease, answer: LeaseAnswer, now: float) -> Worker:
+    def _with_changed_models(
+        self, worker: Worker, lease: Lease, answer: pr.LeaseAnswer, now: float
+    ) -> Worker:
         """Return a worker with the models that it holds after a lease; another model than the lease's in `loaded` is ignored."""
         loaded = answer.loaded if answer.loaded is not None and answer.loaded.name == lease.model else None
-        is_fault = isinstance(answer, LeaseRefused) and answer.is_model_fault
-        is_unknown = lease.is_load and loaded is None and not isinstance(answer, (Transcribed, Translated))
+        is_fault = isinstance(answer, pr.LeaseRefused) and answer.is_model_fault
+        is_unknown = (
+            lease.is_load and loaded is None and not isinstance(answer, (pr.Transcribed, pr.Translated))
+        )
         if is_fault or is_unknown:
             worker = worker.without_models([lease.model])
         elif loaded is not None:
@@ -294,12 +284,12 @@ class LeaseDispatch:
             return None
         return self.leases[lease_id]
 
-    def finish(self, identity: str, answer: LeaseAnswer, now: float) -> Lease | None:
+    def finish(self, identity: str, answer: pr.LeaseAnswer, now: float) -> Lease | None:
         """Take an answered lease from its worker; None, with a ResultStale, if it is not current.
 
         A lease that is done measures the worker's throughput.
         """
-        lease_id, is_done = answer.lease, isinstance(answer, (Transcribed, Translated))
+        lease_id, is_done = answer.lease, isinstance(answer, (pr.Transcribed, pr.Translated))
         lease = self.current(identity, lease_id)
         worker = self._worker_table.current(identity)
         if lease is None or worker is None:
@@ -326,7 +316,7 @@ class LeaseDispatch:
         if not left and worker.state is WorkerState.BUSY:
             self._worker_table.move(worker, WorkerEvent.REPLIED)
         elif not left and worker.is_remote:
-            self._out.append(SendMessage(identity, Drain()))
+            self._out.append(SendMessage(identity, pr.Drain()))
         return lease
 
     def claim(self, lease: Lease, key: SegmentKey, sentences: int | None = None) -> Segment | None:
@@ -375,8 +365,8 @@ class LeaseDispatch:
         self, worker: Worker, model: str, size: int, now: float, load: ModelLoad | None = None
     ) -> None:
         self._last_id += 1
-        items: list[LeaseItem] = []
-        texts: list[TextItem] = []
+        items: list[pr.LeaseItem] = []
+        texts: list[pr.TextItem] = []
         samples, pcm_samples, windows = 0, 0, 0
         word_timestamps: WordTimestamps = "auto"
         if load is not None:
@@ -391,7 +381,7 @@ class LeaseDispatch:
             if segment.text is not None:
                 self._live_jobs.move_segment(segment, SegmentEvent.LEASED)
                 self._lease_of[key] = self._last_id
-                texts.append(TextItem(key=key, request=segment.text.request))
+                texts.append(pr.TextItem(key=key, request=segment.text.request))
                 samples += segment.samples
                 windows += 1
                 continue
@@ -405,7 +395,7 @@ class LeaseDispatch:
             self._live_jobs.move_segment(segment, SegmentEvent.LEASED, worker=worker.identity)
             self._lease_of[key] = self._last_id
             items.append(
-                LeaseItem(
+                pr.LeaseItem(
                     key=key,
                     language=language,
                     is_language_given=asked not in {"auto", "multi"},
@@ -446,9 +436,9 @@ class LeaseDispatch:
             "may_evict": may_evict,
         }
         message = (
-            Translate(items=tuple(texts), **order)
+            pr.Translate(items=tuple(texts), **order)
             if texts or (load is not None and load.spec.is_for_text)
-            else Transcribe(items=tuple(items), word_timestamps=word_timestamps, **order)
+            else pr.Transcribe(items=tuple(items), word_timestamps=word_timestamps, **order)
         )
         self._out.append(SendLease(lease=lease, message=message))
 

@@ -10,18 +10,7 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import replace
 
-from subtitled.core.actions import (
-    Action,
-    DropPcm,
-    DropTranslations,
-    SaveJob,
-    SaveNewJob,
-    SaveNewSegment,
-    SaveSegment,
-    SaveSource,
-    SaveText,
-    StoredTranslation,
-)
+from subtitled.core import actions as ac
 from subtitled.core.events import SegmentRow
 from subtitled.core.plan import Plan
 from subtitled.core.protocol import PlanComplete
@@ -77,13 +66,13 @@ def started_entry(job: Job) -> Entry:
     return (0, job.order, job.order, job.id)
 
 
-def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
+def untranslated(segment: Segment) -> tuple[ac.StoredTranslation, ...]:
     """Return the results of a text segment that was given up: its sentences, with its cause as the problem of each."""
     text = segment.text
     if text is None:
         raise ValueError(f"segment {segment.key} is audio")
     return tuple(
-        StoredTranslation(
+        ac.StoredTranslation(
             target=text.request.target,
             key=key,
             source=sentence,
@@ -99,7 +88,7 @@ def untranslated(segment: Segment) -> tuple[StoredTranslation, ...]:
 class LiveJobs:
     """Jobs and segments in memory; changes are appended to `out` as `Save…` and `DropPcm` actions."""
 
-    def __init__(self, out: list[Action]) -> None:
+    def __init__(self, out: list[ac.Action]) -> None:
         self.out = out
         self.jobs: dict[str, LiveJob] = {}
         self.queued_bytes = 0
@@ -121,7 +110,7 @@ class LiveJobs:
 
     def add_job(self, job: Job) -> None:
         """Add a job that the store does not have yet."""
-        self.out.append(SaveNewJob(job))
+        self.out.append(ac.SaveNewJob(job))
         self.load_job(job, ())
 
     def load_job(self, job: Job, rows: Iterable[SegmentRow]) -> None:
@@ -154,21 +143,21 @@ class LiveJobs:
         facts: dict[str, Any] = {}
         if read is not None:
             facts = {"media": read.media, "waveform": read.waveform, "cues": read.cues}
-        self.out.append(SaveJob(job=moved, before=job.state, event=event, **facts))
+        self.out.append(ac.SaveJob(job=moved, before=job.state, event=event, **facts))
         return moved
 
     def change_job(self, job: Job, **changes: object) -> Job:
         """Change fields of a job other than its state."""
         changed = replace(job, **changes)
         self._put_job(changed)
-        self.out.append(SaveJob(job=changed, before=job.state, event=None))
+        self.out.append(ac.SaveJob(job=changed, before=job.state, event=None))
         return changed
 
     def rename_source(self, job: Job, source: bytes) -> None:
         """Record that a job's file is at `source` now."""
         renamed = replace(job, source=source, location=source)
         self._put_job(renamed)
-        self.out.append(SaveSource(renamed))
+        self.out.append(ac.SaveSource(renamed))
 
     def forget_job(self, name: str) -> None:
         """Drop a job, its segments and its PCM from memory; the store keeps it."""
@@ -199,7 +188,7 @@ class LiveJobs:
         segment = Segment(
             key=SegmentKey(job.id, plan.index), state=SegmentState.PENDING, plan=plan, has_pcm=True
         )
-        self.out.append(SaveNewSegment(segment))
+        self.out.append(ac.SaveNewSegment(segment))
         live = self.jobs[job.id]
         live.segments[plan.index] = segment
         self._count(live, segment, 1)
@@ -226,7 +215,7 @@ class LiveJobs:
         self,
         segment: Segment,
         event: SegmentEvent,
-        translations: tuple[StoredTranslation, ...],
+        translations: tuple[ac.StoredTranslation, ...],
         **changes: object,
     ) -> Segment:
         """Apply a transition of the table to a text segment, and store the translations that it has now."""
@@ -234,12 +223,14 @@ class LiveJobs:
         if moved.state is SegmentState.FAILED:
             translations = untranslated(moved)
         self._put(segment, moved)
-        self.out.append(SaveText(segment=moved, before=segment.state, event=event, translations=translations))
+        self.out.append(
+            ac.SaveText(segment=moved, before=segment.state, event=event, translations=translations)
+        )
         return moved
 
     def drop_translations(self, job: Job, target: str = "", keys: tuple[str, ...] = ()) -> None:
         """Delete stored sentences of a job, as DropTranslations says."""
-        self.out.append(DropTranslations(job=job.id, target=target, keys=keys))
+        self.out.append(ac.DropTranslations(job=job.id, target=target, keys=keys))
 
     def move_segment(
         self,
@@ -257,10 +248,10 @@ class LiveJobs:
         moved = replace(segment, state=step(SEGMENT, segment.state, event), **changes)
         if has_pcm is not UNSET and has_pcm != segment.has_pcm:
             moved = replace(moved, has_pcm=has_pcm)
-            self.out.append(DropPcm(segment.key))
+            self.out.append(ac.DropPcm(segment.key))
         self._put(segment, moved)
         self.out.append(
-            SaveSegment(segment=moved, before=segment.state, event=event, worker=worker, result=result)
+            ac.SaveSegment(segment=moved, before=segment.state, event=event, worker=worker, result=result)
         )
         return moved
 
@@ -288,7 +279,7 @@ class LiveJobs:
             return segment
         after = replace(segment, has_pcm=False)
         self._put(segment, after)
-        self.out.append(DropPcm(segment.key))
+        self.out.append(ac.DropPcm(segment.key))
         return after
 
     def _put_job(self, job: Job) -> None:

@@ -12,19 +12,7 @@ from msgspec import Struct
 from subtitle.messages import AudioChoice
 from subtitled import log
 from subtitled.config.schema import SAMPLE_RATE
-from subtitled.core.actions import (
-    Action,
-    KillWorker,
-    LeaseLost,
-    ResultStale,
-    SaveJob,
-    SaveNewJob,
-    SaveSegment,
-    SaveText,
-    SaveWorker,
-    SendLease,
-    SpawnWorker,
-)
+from subtitled.core import actions as ac
 from subtitled.core.records import FIRST_TEXT
 from subtitled.core.states import JobEvent, JobState, SegmentEvent, WorkerState
 from subtitled.cues.transcript import MissingSpan, Transcript
@@ -102,27 +90,27 @@ class TransitionLog:
         self.jobs: dict[str, JobSummary] = {}
         """Figures of the jobs that are being written; removed by the job's last line."""
 
-    def record(self, action: Action) -> None:
+    def record(self, action: ac.Action) -> None:
         """Log and count an action."""
         match action:
-            case SaveNewJob(job=job):
+            case ac.SaveNewJob(job=job):
                 self._metrics.jobs.labels("accepted").inc()
                 _log.info(log.JOB_ACCEPTED, job=job.id, path=os.fsdecode(job.source), size=job.size)
-            case SaveJob():
+            case ac.SaveJob():
                 self._record_job(action)
-            case SaveSegment():
+            case ac.SaveSegment():
                 self._record_segment(action)
-            case SaveText():
+            case ac.SaveText():
                 self._record_text(action)
-            case SaveWorker():
+            case ac.SaveWorker():
                 self._record_worker(action)
-            case SpawnWorker(slot=slot, incarnation=incarnation):
+            case ac.SpawnWorker(slot=slot, incarnation=incarnation):
                 if incarnation > 1:
                     self._metrics.worker_restarts.labels(slot).inc()
                 _log.info(log.WORKER_STARTING, slot=slot, incarnation=incarnation)
-            case KillWorker(worker=worker, cause=cause):
+            case ac.KillWorker(worker=worker, cause=cause):
                 _log.warning(log.WORKER_LOST, worker=worker, cause=cause)
-            case SendLease(lease=lease):
+            case ac.SendLease(lease=lease):
                 audio_s = round(lease.samples / SAMPLE_RATE, 2)
                 _log.debug(
                     log.LEASE_SENT,
@@ -131,11 +119,11 @@ class TransitionLog:
                     segments=len(lease.keys),
                     audio_s=audio_s,
                 )
-            case LeaseLost(lease=lease, cause=cause):
+            case ac.LeaseLost(lease=lease, cause=cause):
                 _log.warning(
                     log.LEASE_LOST, lease=lease.id, worker=lease.worker, segments=len(lease.keys), cause=cause
                 )
-            case ResultStale(worker=worker, lease=lease_id):
+            case ac.ResultStale(worker=worker, lease=lease_id):
                 _log.warning(log.LEASE_STALE, lease=lease_id, worker=worker)
             case _:
                 pass
@@ -144,7 +132,7 @@ class TransitionLog:
         """Return a context manager that measures a stage; thread-safe."""
         return self._metrics.stage_seconds.labels(name).time()
 
-    def _record_job(self, action: SaveJob) -> None:
+    def _record_job(self, action: ac.SaveJob) -> None:
         job, event = action.job, action.event
         if event is None:
             return
@@ -208,7 +196,7 @@ class TransitionLog:
             case _:
                 pass
 
-    def _record_segment(self, action: SaveSegment) -> None:
+    def _record_segment(self, action: ac.SaveSegment) -> None:
         segment = action.segment
         slot = action.worker.rpartition(".")[0]
         where = {"job": segment.key.job, "segment": segment.key.index}
@@ -230,7 +218,7 @@ class TransitionLog:
             case _:
                 pass
 
-    def _record_text(self, action: SaveText) -> None:
+    def _record_text(self, action: ac.SaveText) -> None:
         segment = action.segment
         where = {
             "job": segment.key.job,
@@ -261,7 +249,7 @@ class TransitionLog:
             case _:
                 pass
 
-    def _record_worker(self, action: SaveWorker) -> None:
+    def _record_worker(self, action: ac.SaveWorker) -> None:
         worker = f"{action.slot}.{action.incarnation}"
         match action.after:
             case WorkerState.BROKEN:

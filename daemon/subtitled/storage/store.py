@@ -12,19 +12,7 @@ from typing import Any
 
 import msgspec
 
-from subtitled.core.actions import (
-    DropTranslations,
-    Save,
-    SaveJob,
-    SaveNewJob,
-    SaveNewSegment,
-    SavePause,
-    SaveSegment,
-    SaveSource,
-    SaveText,
-    SaveWorker,
-    StoredTranslation,
-)
+from subtitled.core import actions as ac
 from subtitled.core.records import FIRST_TEXT, Job
 from subtitled.core.states import JOB_LIVE, JobEvent
 from subtitled.errors import StoreError
@@ -90,7 +78,7 @@ class Store(Reader):
         self._last_order += 1
         return int(self._last_order)
 
-    def apply(self, saves: Iterable[Save]) -> list[JournalEntry]:
+    def apply(self, saves: Iterable[ac.Save]) -> list[JournalEntry]:
         """Commit all of `saves` in one transaction, or none; return the new journal entries.
 
         A commit survives a crash of the daemon at once, and a power cut after `sync`; work whose commit was lost is repeated.
@@ -215,35 +203,35 @@ class Store(Reader):
             else:
                 self._db.execute(sql.PUT_HOOK_POSITION, (name, seq))
 
-    def _save(self, save: Save, now_ms: int) -> JournalEntry | None:
+    def _save(self, save: ac.Save, now_ms: int) -> JournalEntry | None:
         match save:
-            case SaveNewJob(job=job):
+            case ac.SaveNewJob(job=job):
                 self._db.execute(sql.INSERT_JOB, self._job_values(job, now_ms))
                 return self._record(now_ms, "job", job.id, job.owner, "", "", "accepted", job.state.value, "")
-            case SaveJob(job=job, before=before, event=event):
+            case ac.SaveJob(job=job, before=before, event=event):
                 self._update_job(save, now_ms)
                 if event is None:
                     return None
                 step = (before.value, event.value, job.state.value, job.cause or job.translation_cause)
                 return self._record(now_ms, "job", job.id, job.owner, "", *step)
-            case SaveSource(job=job):
+            case ac.SaveSource(job=job):
                 self._db.execute(sql.FORGET_NAME, (job.id,))
                 place = (job.source, file_name(job.source), job.location, job.id)
                 self._change(sql.RENAME_SOURCE, place, f"job {job.id} does not exist")
                 self._db.execute(sql.ADD_NAME, (job.id,))
                 return None
-            case SaveNewSegment(segment=segment):
+            case ac.SaveNewSegment(segment=segment):
                 key, plan = segment.key, msgspec.msgpack.encode(segment.plan)
                 values = (key.job, key.index, segment.state.value, plan, key.job)
                 self._change(sql.INSERT_SEGMENT, values, f"job {key.job} does not exist")
                 return None
-            case SaveSegment(segment=segment, before=before, event=event):
+            case ac.SaveSegment(segment=segment, before=before, event=event):
                 self._update_segment(save)
                 step = (before.value, event.value, segment.state.value, segment.cause)
                 job_id = segment.key.job
                 owner = self.job_owner(job_id) or ""
                 return self._record(now_ms, "segment", job_id, owner, str(segment.key.index), *step)
-            case SaveText(segment=segment, before=before, event=event):
+            case ac.SaveText(segment=segment, before=before, event=event):
                 job_id = segment.key.job
                 self._put_translations(job_id, save.translations)
                 if not segment.cause:
@@ -251,22 +239,22 @@ class Store(Reader):
                 name = f"{save.target} {segment.key.index - FIRST_TEXT}"
                 step = (before.value, event.value, segment.state.value, segment.cause)
                 return self._record(now_ms, "segment", job_id, self.job_owner(job_id) or "", name, *step)
-            case DropTranslations(job=job_id, target=target, keys=keys):
+            case ac.DropTranslations(job=job_id, target=target, keys=keys):
                 if target:
                     kept = msgspec.json.encode(keys).decode()
                     self._db.execute(sql.DELETE_OTHER_TRANSLATIONS, (job_id, target, kept))
                 else:
                     self._db.execute(sql.DELETE_UNTRANSLATED, (job_id,))
                 return None
-            case SavePause(is_paused=is_paused):
+            case ac.SavePause(is_paused=is_paused):
                 self._db.execute(sql.PAUSE_QUEUE if is_paused else sql.RESUME_QUEUE)
                 return None
-            case SaveWorker():
+            case ac.SaveWorker():
                 name = f"{save.slot}.{save.incarnation}"
                 step = (save.before.value, save.event.value, save.after.value, save.cause)
                 return self._record(now_ms, "worker", "", "", name, *step)
 
-    def _put_translations(self, job: str, rows: Iterable[StoredTranslation]) -> None:
+    def _put_translations(self, job: str, rows: Iterable[ac.StoredTranslation]) -> None:
         """Store sentences; one that could not be translated keeps its earlier translation, with a warning."""
         for row in rows:
             if row.problem:
@@ -275,7 +263,7 @@ class Store(Reader):
                     continue
             self._db.execute(sql.PUT_TRANSLATION, (job, *msgspec.structs.astuple(row)))
 
-    def _update_job(self, save: SaveJob, now_ms: int) -> None:
+    def _update_job(self, save: ac.SaveJob, now_ms: int) -> None:
         job = save.job
         values = self._job_values(job, now_ms) | {
             "before": save.before.value,
@@ -314,7 +302,7 @@ class Store(Reader):
         self._db.executemany(sql.ADD_SETTINGS, [(data,) for data in both])
         return both
 
-    def _update_segment(self, save: SaveSegment) -> None:
+    def _update_segment(self, save: ac.SaveSegment) -> None:
         segment = save.segment
         self._change(
             sql.UPDATE_SEGMENT,

@@ -11,16 +11,7 @@ import zmq
 
 from subtitle.codec import Buffer
 from subtitled import log
-from subtitled.core.protocol import (
-    ExitReason,
-    FromWorker,
-    Heartbeat,
-    ToWorker,
-    Transcribe,
-    WorkerSettings,
-    from_worker,
-    to_worker,
-)
+from subtitled.core import protocol as pr
 from subtitled.errors import ExitCode
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.workers.shared_pcm import DescriptorReceiver, lease_audio
@@ -32,17 +23,17 @@ LINGER_MS = 2000
 class RoleHandler(Protocol):
     """The part of a worker that handles its messages."""
 
-    def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
+    def receive(self, message: pr.ToWorker, blobs: Sequence[memoryview]) -> None:
         """Handle a message; must not block."""
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self) -> pr.Heartbeat:
         """Return the present heartbeat; must not block."""
 
 
 class MessagePort(Protocol):
     """Used by a role's threads to send; both methods may be called from any thread."""
 
-    def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
+    def post(self, message: pr.FromWorker, blobs: Sequence[Any] = ()) -> None:
         """Queue a message; blobs (objects with the buffer interface) are not copied and must not change."""
 
     def stop(self, code: ExitCode) -> None:
@@ -52,7 +43,7 @@ class MessagePort(Protocol):
 class Channel:
     """The worker's DEALER socket. `post` and `stop` may be called from any thread, the rest from one."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: pr.WorkerSettings) -> None:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, settings.identity.encode())
@@ -63,10 +54,10 @@ class Channel:
         self._socket.connect(settings.endpoint)
         self._descriptors = DescriptorReceiver(settings.descriptors) if settings.descriptors >= 0 else None
         self._heartbeat_s = settings.heartbeat_s
-        self._outbox: Mailbox[tuple[FromWorker, Sequence[Any]]] = Mailbox()
+        self._outbox: Mailbox[tuple[pr.FromWorker, Sequence[Any]]] = Mailbox()
         self._exit: ExitCode | None = None
 
-    def post(self, message: FromWorker, blobs: Sequence[Any] = ()) -> None:
+    def post(self, message: pr.FromWorker, blobs: Sequence[Any] = ()) -> None:
         """Queue a message; blobs (objects with the buffer interface) are not copied and must not change."""
         self._outbox.put((message, blobs))
 
@@ -102,8 +93,8 @@ class Channel:
                     frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
                     break
-                message, blobs = to_worker.decode([frame.buffer for frame in frames])
-                if isinstance(message, Transcribe):
+                message, blobs = pr.to_worker.decode([frame.buffer for frame in frames])
+                if isinstance(message, pr.Transcribe):
                     blobs = lease_audio(message, blobs, self.receive_descriptors)
                 work.receive(message, [memoryview(blob) for blob in blobs])
 
@@ -114,8 +105,8 @@ class Channel:
         self._socket.close()
         self._context.term()
 
-    def _send(self, message: FromWorker, blobs: Sequence[Buffer]) -> None:
-        self._socket.send_multipart(from_worker.encode(message, blobs), copy=False)
+    def _send(self, message: pr.FromWorker, blobs: Sequence[Buffer]) -> None:
+        self._socket.send_multipart(pr.from_worker.encode(message, blobs), copy=False)
 
 
 def start_thread(port: MessagePort, name: str, run: Callable[[], None]) -> None:
@@ -127,7 +118,7 @@ def start_thread(port: MessagePort, name: str, run: Callable[[], None]) -> None:
             run()
         except Exception as error:
             logger.exception(log.WORKER_LOST, cause=f"{type(error).__name__}: {error}")
-            port.post(ExitReason(cause=f"{type(error).__name__}: {error}"))
+            port.post(pr.ExitReason(cause=f"{type(error).__name__}: {error}"))
             port.stop(ExitCode.FAILED)
 
     threading.Thread(target=guarded, name=name, daemon=True).start()

@@ -17,7 +17,7 @@ from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.schema import Config
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import endpoints_of, engine_of, readable_folders
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
@@ -35,7 +35,7 @@ from subtitled.workers.remote_listener import RemoteListener
 from subtitled.workers.supervisor import Supervisor
 from subtitled.workers.validation import ModelWeightsCheck, checked
 
-_READ = be.PlanComplete | be.AlreadySubtitled | be.PrepareRefused | be.FileUnavailable | be.FileAbandoned
+_READ = pr.PlanComplete | pr.AlreadySubtitled | pr.PrepareRefused | pr.FileUnavailable | pr.FileAbandoned
 """Messages after which a prepare worker writes no more PCM of a file."""
 MAX_PER_TURN = 256
 """Messages received in one turn of the loop: a flood must not delay the rest."""
@@ -86,7 +86,7 @@ class WorkerListener:
         self._monitor = monitor
         self.languages: dict[str, tuple[str, ...]] = {}
         """Languages that each model has tokens for, by name; of those that were loaded."""
-        self.on_download: Callable[[str, be.DownloadProgress], None] = lambda _worker, _progress: None
+        self.on_download: Callable[[str, pr.DownloadProgress], None] = lambda _worker, _progress: None
         """Called with the identity of a download process and what it has received."""
         self._other_weights: dict[str, ModelWeightsCheck] = {}
         """Of the models besides the default, by name."""
@@ -127,10 +127,10 @@ class WorkerListener:
         settings = structs.replace(settings, engine=structs.replace(settings.engine, model=source))
         self._supervisor.spawn(settings, visible_devices="")
 
-    def _settings(self, identity: str, role: str, device: Device | None) -> be.WorkerSettings:
+    def _settings(self, identity: str, role: str, device: Device | None) -> pr.WorkerSettings:
         config = self._config
         cpu_slots = sum(other.kind == "cpu" for other in self._devices.values())
-        return be.WorkerSettings(
+        return pr.WorkerSettings(
             identity=identity,
             role=role,
             endpoint=config.listen.workers,
@@ -149,14 +149,14 @@ class WorkerListener:
             max_hours=config.pool.max_hours,
         )
 
-    def send(self, worker: str, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
+    def send(self, worker: str, message: pr.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> None:
         """Send a message; one to a worker that is gone is dropped."""
         if self.remote is not None and is_remote(worker):
             self.remote.send(worker, message)
             return
-        if isinstance(message, be.FeedCredit) and (places := self.pcm.take_free_places(worker, message.feed)):
+        if isinstance(message, pr.FeedCredit) and (places := self.pcm.take_free_places(worker, message.feed)):
             message = structs.replace(message, free_places=places)
-        frames = [worker.encode(), *be.to_worker.encode(message), *blobs]
+        frames = [worker.encode(), *pr.to_worker.encode(message), *blobs]
         try:
             self._socket.send_multipart(frames, copy=False)
         except zmq.ZMQError as error:
@@ -164,11 +164,11 @@ class WorkerListener:
                 raise
             # Its process is ending; its pidfd becomes readable, and its work is queued again.
 
-    def send_lease(self, lease: Lease, message: be.Transcribe | be.Translate) -> None:
+    def send_lease(self, lease: Lease, message: pr.Transcribe | pr.Translate) -> None:
         """Send a lease with its PCM."""
         slot = lease.worker.rpartition(".")[0]
         self._metrics.model_leases.labels(self._name_of(lease.model)).inc()
-        if isinstance(message, be.Translate):
+        if isinstance(message, pr.Translate):
             self.send(lease.worker, message)
             self._monitor.sent(slot)
             return
@@ -187,7 +187,7 @@ class WorkerListener:
             self._send_shared(lease.worker, message)
         self._monitor.sent(slot)
 
-    def _send_shared(self, worker: str, message: be.Transcribe) -> None:
+    def _send_shared(self, worker: str, message: pr.Transcribe) -> None:
         """Send a lease to a worker of this host; what is in shared memory, by its descriptors."""
         descriptors, places = self.pcm.shared(item.key for item in message.items)
         if descriptors and self._supervisor.send_descriptors(worker, message.lease, descriptors):
@@ -232,9 +232,9 @@ class WorkerListener:
                 break
             worker = bytes(identity.buffer).decode("utf-8", "replace")
             try:
-                message, _ = be.from_worker.decode([frame.buffer for frame in frames])
+                message, _ = pr.from_worker.decode([frame.buffer for frame in frames])
                 message = checked(message, is_remote=False)
-                if isinstance(message, be.Prepared):
+                if isinstance(message, pr.Prepared):
                     stored += self._keep_pcm(worker, message, frames[2:])
                 new_events = self._events(worker, message)
             except (ProtocolError, msgspec.MsgspecError) as error:
@@ -299,7 +299,7 @@ class WorkerListener:
             if segment is None or not segment.has_pcm:
                 self.pcm.drop(key)
 
-    def _keep_pcm(self, worker: str, message: be.Prepared, blobs: Sequence[zmq.Frame]) -> list[SegmentKey]:
+    def _keep_pcm(self, worker: str, message: pr.Prepared, blobs: Sequence[zmq.Frame]) -> list[SegmentKey]:
         """Keep a segment's PCM, and return its key; nothing for a file that the worker is not to read. Raises ProtocolError."""
         size, sizes = message.plan.samples * BYTES_PER_SAMPLE, [len(blob) for blob in blobs]
         if sizes != ([size] if message.place is None else []):
@@ -314,15 +314,15 @@ class WorkerListener:
             raise ProtocolError("BAD_FORMAT", str(error)) from None
         return [key]
 
-    def _events(self, worker: str, message: be.FromWorker) -> list[ev.Event]:
-        if isinstance(message, be.WorkerReady):
+    def _events(self, worker: str, message: pr.FromWorker) -> list[ev.Event]:
+        if isinstance(message, pr.WorkerReady):
             return self._on_ready(worker, message)
-        if isinstance(message, be.DownloadProgress):
+        if isinstance(message, pr.DownloadProgress):
             self.on_download(worker, message)
             return []
-        if isinstance(message, be.ExitReason):
+        if isinstance(message, pr.ExitReason):
             self._supervisor.record_exit_reason(worker, message.cause)
-        if isinstance(message, be.LeaseAnswer) and message.loaded is not None:
+        if isinstance(message, pr.LeaseAnswer) and message.loaded is not None:
             lease = self._broker.lease_dispatch.leases.get(message.lease)
             if lease is not None and (lease.worker, lease.model) == (worker, message.loaded.name):
                 message = self._on_loaded(worker, message, message.loaded)
@@ -332,14 +332,14 @@ class WorkerListener:
     def _on_loaded(
         self,
         worker: str,
-        message: be.Transcribed | be.Translated | be.LeaseRefused | be.LeaseAbandoned,
-        model: be.HeldModel,
-    ) -> be.FromWorker:
+        message: pr.Transcribed | pr.Translated | pr.LeaseRefused | pr.LeaseAbandoned,
+        model: pr.HeldModel,
+    ) -> pr.FromWorker:
         """Return the message; a refusal of its lease if the model that was loaded for it has other weights than required."""
         slot = worker.rpartition(".")[0]
         if cause := self._weights_of(model.name).refusal(worker, model.digest, is_remote=is_remote(worker)):
             _log.warning(log.MODEL_MISSING, worker=worker, model=model.name, cause=cause)
-            return be.LeaseRefused(
+            return pr.LeaseRefused(
                 lease=message.lease, cause=cause, is_model_fault=True, evicted=message.evicted
             )
         self.languages[model.name] = model.languages
@@ -366,23 +366,23 @@ class WorkerListener:
     def _name_of(self, model: str) -> str:
         return model or self._config.model.name
 
-    def _record(self, slot: str, worker: str, message: be.FromWorker) -> None:
+    def _record(self, slot: str, worker: str, message: pr.FromWorker) -> None:
         """Count and log the work that a message reports."""
-        if isinstance(message, be.LeaseAnswer):
+        if isinstance(message, pr.LeaseAnswer):
             for name in message.evicted:
                 self._record_unload(slot, worker, name)
         match message:
-            case be.PlanComplete(decode_s=decode_s, vad_s=vad_s) if decode_s:
+            case pr.PlanComplete(decode_s=decode_s, vad_s=vad_s) if decode_s:
                 self._metrics.stage_seconds.labels("decode").observe(decode_s)
                 self._metrics.stage_seconds.labels("vad").observe(vad_s)
-            case be.Transcribed(items=items, decode_s=decode_s, load_s=load_s):
+            case pr.Transcribed(items=items, decode_s=decode_s, load_s=load_s):
                 self._record_reload(slot, worker, message.lease, load_s)
                 self._metrics.lease_seconds.labels(slot).observe(decode_s)
                 self._metrics.count_results(_summary(item) for item in items)
                 self._metrics.stage_seconds.labels("features").observe(message.features_s)
                 self._metrics.stage_seconds.labels("transcribe").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
-            case be.Translated(results=results, decode_s=decode_s, load_s=load_s):
+            case pr.Translated(results=results, decode_s=decode_s, load_s=load_s):
                 self._record_reload(slot, worker, message.lease, load_s)
                 lease = self._broker.lease_dispatch.leases.get(message.lease)
                 if lease is not None and lease.worker == worker:
@@ -390,7 +390,7 @@ class WorkerListener:
                     self._metrics.translation_tokens.labels(self._name_of(lease.model)).inc(tokens)
                 self._metrics.stage_seconds.labels("translate").observe(decode_s)
                 self._monitor.answered(slot, decode_s)
-            case be.ModelUnloaded(model=model):
+            case pr.ModelUnloaded(model=model):
                 self._record_unload(slot, worker, model)
             case _:
                 pass
@@ -409,7 +409,7 @@ class WorkerListener:
             self._metrics.count_unload(slot, self._name_of(model))
         _log.info(log.MODEL_UNLOADED, worker=worker, model=self._name_of(model))
 
-    def _on_ready(self, worker: str, message: be.WorkerReady) -> list[ev.Event]:
+    def _on_ready(self, worker: str, message: pr.WorkerReady) -> list[ev.Event]:
         slot = worker.rpartition(".")[0]
         if cause := self._refusal(worker, message):
             self._supervisor.record_exit_reason(worker, cause)
@@ -432,7 +432,7 @@ class WorkerListener:
             )
         return [ev.MessageReceived(worker, msgspec.structs.replace(message, device=name))]
 
-    def _refusal(self, worker: str, message: be.WorkerReady) -> str:
+    def _refusal(self, worker: str, message: pr.WorkerReady) -> str:
         """Return why a worker on this host is refused, else ""; the RemoteListener checks the others."""
         if is_remote(worker):
             return ""
@@ -449,5 +449,5 @@ def is_remote(worker: str) -> bool:
     return "/" in worker
 
 
-def _summary(item: be.ItemResult) -> be.ResultSummary:
-    return msgspec.msgpack.decode(item.result, type=be.ResultSummary)
+def _summary(item: pr.ItemResult) -> pr.ResultSummary:
+    return msgspec.msgpack.decode(item.result, type=pr.ResultSummary)

@@ -12,28 +12,7 @@ from pathlib import Path
 from msgspec.msgpack import encode
 
 from subtitled.config import schema
-from subtitled.core.protocol import (
-    Abandon,
-    AbandonLease,
-    AlreadySubtitled,
-    Drain,
-    FeedCredit,
-    FileAbandoned,
-    FileUnavailable,
-    Heartbeat,
-    Media,
-    PlanComplete,
-    Prepare,
-    Prepared,
-    PrepareRefused,
-    ToWorker,
-    Transcribe,
-    Translate,
-    Waveform,
-    WorkerLeaving,
-    WorkerReady,
-    WorkerSettings,
-)
+from subtitled.core import protocol as pr
 from subtitled.errors import ExitCode, MediaError
 from subtitled.files.filesystem import find_renamed, is_missing_error, is_mount_error
 from subtitled.media.existing_subtitles import skip_cause
@@ -99,7 +78,7 @@ class SpeedLimit:
 class _Task:
     """One file, its credit, and how far it is; used by the thread that reads and the thread of the socket."""
 
-    def __init__(self, order: Prepare, max_hours: float, memory: ArenaWriter | None = None) -> None:
+    def __init__(self, order: pr.Prepare, max_hours: float, memory: ArenaWriter | None = None) -> None:
         """`memory`: for its PCM; None: that goes by the socket."""
         self.order = order
         self.memory = memory
@@ -165,10 +144,10 @@ class PrepareRole:
         self._task: _Task | None = None
         start_thread(channel, "reader", self._read)
 
-    def receive(self, message: ToWorker, _: Sequence[memoryview]) -> None:
+    def receive(self, message: pr.ToWorker, _: Sequence[memoryview]) -> None:
         """Take a file, credit for it, or its withdrawal."""
         match message:
-            case Prepare():
+            case pr.Prepare():
                 if self._task is None:
                     sandbox.deny_sockets()  # once, since filters add up; the connection to the daemon stands
                 memory = (
@@ -178,27 +157,27 @@ class PrepareRole:
                 )
                 self._task = _Task(message, self._max_hours, memory)
                 self._orders.put(self._task)
-            case FeedCredit(feed=feed, bytes=count, free_places=places):
+            case pr.FeedCredit(feed=feed, bytes=count, free_places=places):
                 if self._task and self._task.order.feed == feed:
                     if self._task.memory is not None:
                         self._task.memory.free(places)
                     self._task.grant(count)
-            case Abandon(feed=feed):
+            case pr.Abandon(feed=feed):
                 if self._task and self._task.order.feed == feed:
                     self._task.abandon()
-            case Drain():
+            case pr.Drain():
                 if self._task:
                     self._task.abandon()
                 self._orders.put(None)
-            case Transcribe() | Translate() | AbandonLease():
+            case pr.Transcribe() | pr.Translate() | pr.AbandonLease():
                 raise TypeError("a prepare worker received a lease")
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self) -> pr.Heartbeat:
         """Return a heartbeat with the progress of the present file."""
         task = self._task
         if task is None:
-            return Heartbeat()
-        return Heartbeat(
+            return pr.Heartbeat()
+        return pr.Heartbeat(
             feed=task.order.feed, decoded_samples=task.decoded_samples, is_waiting=task.is_waiting
         )
 
@@ -207,21 +186,21 @@ class PrepareRole:
             try:
                 complete = self._prepare(task)
             except _AbandonedError:
-                self._channel.post(FileAbandoned(feed=task.order.feed))
+                self._channel.post(pr.FileAbandoned(feed=task.order.feed))
             except _SkippedError as found:
-                self._channel.post(AlreadySubtitled(feed=task.order.feed, cause=str(found)))
+                self._channel.post(pr.AlreadySubtitled(feed=task.order.feed, cause=str(found)))
             except _OtherFoldersError:
                 # The daemon answers with Drain, and queues the file again without blaming it.
-                self._channel.post(WorkerLeaving(cause=FOLDERS_CHANGED))
+                self._channel.post(pr.WorkerLeaving(cause=FOLDERS_CHANGED))
             except MemoryError:
-                self._channel.post(PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
+                self._channel.post(pr.PrepareRefused(feed=task.order.feed, cause=_TOO_MUCH_MEMORY))
             except MediaError as error:
                 feed, cause = task.order.feed, str(error)
                 if is_mount_error(error):
-                    self._channel.post(FileUnavailable(feed=feed, cause=cause))
+                    self._channel.post(pr.FileUnavailable(feed=feed, cause=cause))
                 else:
                     is_missing = is_missing_error(error)
-                    self._channel.post(PrepareRefused(feed=feed, cause=cause, is_missing=is_missing))
+                    self._channel.post(pr.PrepareRefused(feed=feed, cause=cause, is_missing=is_missing))
             else:
                 self._channel.post(complete)
             finally:
@@ -230,7 +209,7 @@ class PrepareRole:
                     task.memory.close()
         self._channel.stop(ExitCode.OK)
 
-    def _prepare(self, task: _Task) -> PlanComplete:
+    def _prepare(self, task: _Task) -> pr.PlanComplete:
         order = task.order
         path, root = os.fsdecode(order.path), os.fsdecode(order.root)
         root = root or str(Path(path).parent)
@@ -254,11 +233,11 @@ class PrepareRole:
                 ),
             )
             _check_unchanged(order, _present_path(order, path))
-            return PlanComplete(feed=order.feed, media=encode(Media()))
+            return pr.PlanComplete(feed=order.feed, media=encode(pr.Media()))
         if order.is_subtitle_file:
             cues, language = read_subtitle_file(path, root=root, language=order.language)
             _check_unchanged(order, _present_path(order, path))
-            return PlanComplete(feed=order.feed, media=encode(Media()), cues=cues, language=language)
+            return pr.PlanComplete(feed=order.feed, media=encode(pr.Media()), cues=cues, language=language)
         settings = order.settings
         vad = schema.VadConfig(
             threshold=settings.threshold, min_silence_ms=settings.min_silence_ms, pad_ms=settings.pad_ms
@@ -282,7 +261,7 @@ class PrepareRole:
             self._send_all(task, iter(ingest))
             # Once more: half of one content and half of another is the answer to neither.
             _check_unchanged(order, _present_path(order, path))
-            media = Media(
+            media = pr.Media(
                 container=ingest.info.container,
                 codec=ingest.info.codec,
                 sample_rate=ingest.info.sample_rate,
@@ -298,10 +277,10 @@ class PrepareRole:
                 audio=ingest.audio,
             )
             interval_ms, peaks = ingest.peaks()
-            return PlanComplete(
+            return pr.PlanComplete(
                 feed=order.feed,
                 media=encode(media),
-                waveform=encode(Waveform(interval_ms=interval_ms, peaks=peaks)),
+                waveform=encode(pr.Waveform(interval_ms=interval_ms, peaks=peaks)),
                 decode_s=ingest.decode_s,
                 vad_s=ingest.vad_s,
             )
@@ -326,7 +305,7 @@ class PrepareRole:
                 continue
             task.spend(segment.pcm.nbytes)
             place = task.memory.write(segment.pcm.data) if task.memory is not None else None
-            message = Prepared(feed=task.order.feed, plan=segment.plan, place=place)
+            message = pr.Prepared(feed=task.order.feed, plan=segment.plan, place=place)
             self._channel.post(message, [segment.pcm] if place is None else ())
 
 
@@ -338,7 +317,7 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _present_path(order: Prepare, path: str) -> str:
+def _present_path(order: pr.Prepare, path: str) -> str:
     """Return where the file is now: it may have been renamed within its inbox since it was accepted."""
     root = os.fsdecode(order.root)
     if not root or os.path.lexists(path):
@@ -347,7 +326,7 @@ def _present_path(order: Prepare, path: str) -> str:
     return found or path
 
 
-def _check_unchanged(order: Prepare, path: str) -> None:
+def _check_unchanged(order: pr.Prepare, path: str) -> None:
     try:
         found = Path(path).stat()
     except OSError as error:
@@ -359,8 +338,8 @@ def _check_unchanged(order: Prepare, path: str) -> None:
         )
 
 
-def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
+def run(channel: Channel, settings: pr.WorkerSettings) -> ExitCode:
     """Serve until drained."""
     work = PrepareRole(channel, settings.readable, hung=settings.hung, max_hours=settings.max_hours)
-    channel.post(WorkerReady(version=VERSION, credit=1))
+    channel.post(pr.WorkerReady(version=VERSION, credit=1))
     return channel.serve(work)

@@ -14,7 +14,7 @@ from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
 from subtitle.keys import Key
 from subtitle.transport import open_socket
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.version import VERSION
 
 JOIN_S = 2.0
@@ -51,9 +51,9 @@ class RemoteConnection:
         previous: str,
     ) -> None:
         """Start to connect; `previous`: identity in the last session. Raises UnreachableError."""
-        self._join = be.JoinSession(
+        self._join = pr.JoinSession(
             version=VERSION,
-            protocol=be.PROTOCOL,
+            protocol=pr.PROTOCOL,
             place=place.name,
             device=place.device[:200],
             hostname=plain.gethostname()[:200],
@@ -61,7 +61,7 @@ class RemoteConnection:
         )
         self._socket, self._monitor = open_socket(context, endpoint, key)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self.accepted: be.SessionAccepted | None = None
+        self.accepted: pr.SessionAccepted | None = None
         """The daemon's answer; None until it arrives."""
         self.opened_at = self._received_at = time.monotonic()
         self._due = 0.0
@@ -91,7 +91,7 @@ class RemoteConnection:
         self.check_silence(now)
         if now >= self._due:
             interval_s = self.accepted.heartbeat_s if self.accepted else JOIN_S
-            self.send(be.Heartbeat() if self.accepted else self._join)
+            self.send(pr.Heartbeat() if self.accepted else self._join)
             self._due = now + interval_s
         return self._due
 
@@ -100,14 +100,14 @@ class RemoteConnection:
         if self.accepted and now - self._received_at > self.silence_s:
             raise SessionEndedError(f"no message from the daemon for {now - self._received_at:.0f} s")
 
-    def send(self, message: be.FromWorker, blobs: Sequence[Buffer] = ()) -> None:
+    def send(self, message: pr.FromWorker, blobs: Sequence[Buffer] = ()) -> None:
         """Send a message; raises SessionEndedError if the daemon does not accept it."""
         try:
-            self._socket.send_multipart(be.from_worker.encode(message, blobs), zmq.NOBLOCK, copy=False)
+            self._socket.send_multipart(pr.from_worker.encode(message, blobs), zmq.NOBLOCK, copy=False)
         except zmq.Again:
             raise SessionEndedError("the daemon does not read its messages") from None
 
-    def receive(self) -> tuple[be.ToWorker, list[memoryview]] | None:
+    def receive(self) -> tuple[pr.ToWorker, list[memoryview]] | None:
         """Return the next message that is not answered here; None if there is none. Raises SessionEndedError."""
         while True:
             try:
@@ -115,21 +115,21 @@ class RemoteConnection:
             except zmq.Again:
                 return None
             try:
-                message, blobs = be.to_worker.decode([frame.buffer for frame in frames])
+                message, blobs = pr.to_worker.decode([frame.buffer for frame in frames])
             except ProtocolError as error:
                 raise SessionEndedError(f"the daemon sent an invalid message: {error}") from error
             now = time.monotonic()
             self._received_at = now
             match message:
-                case be.Probe(stamp_s=stamp_s):
+                case pr.Probe(stamp_s=stamp_s):
                     if stamp_s:
-                        self.send(be.Echo(stamp_s=stamp_s, clock_s=time.time()))
+                        self.send(pr.Echo(stamp_s=stamp_s, clock_s=time.time()))
                     continue
-                case be.SessionAccepted():
+                case pr.SessionAccepted():
                     self.accepted = self.accepted or message
                     self._due = now
-                case be.Transcribe(lease=lease) | be.Translate(lease=lease):
-                    self.send(be.LeaseReceived(lease=lease))
+                case pr.Transcribe(lease=lease) | pr.Translate(lease=lease):
+                    self.send(pr.LeaseReceived(lease=lease))
                 case _:
                     pass
             return message, [memoryview(blob) for blob in blobs]

@@ -17,7 +17,7 @@ from subtitle.errors import ProtocolError
 from subtitled import log
 from subtitled.config.schema import Config
 from subtitled.core import events as ev
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.broker import Broker
 from subtitled.core.config_mapping import engine_of
 from subtitled.core.states import WorkerState
@@ -54,7 +54,7 @@ ALIVE_HEARTBEATS = 3
 """A worker that sent a message within so many heartbeats is alive: another one cannot take its place."""
 _log = log.get()
 
-EventsOf = Callable[[str, be.FromWorker], list[ev.Event]]
+EventsOf = Callable[[str, pr.FromWorker], list[ev.Event]]
 
 
 class RemoteListener:
@@ -77,7 +77,7 @@ class RemoteListener:
         self._metrics = metrics
         self.keys = RemoteKeys(config.remote.keys, metrics)
         self._sessions = RemoteSessions()
-        self._pending: dict[str, tuple[bytes, str, be.JoinSession]] = {}
+        self._pending: dict[str, tuple[bytes, str, pr.JoinSession]] = {}
         """Joins of this turn by slot: connection, key, message."""
         self._ignored: RecentlySeen[bytes] = RecentlySeen()
         """Connections whose messages are dropped."""
@@ -153,11 +153,11 @@ class RemoteListener:
             return self._ignore(route, host, f"rate limit exceeded ({MESSAGES_PER_S:g} messages/s)")
         buffers = [frame.buffer for frame in frames]
         try:
-            message, _ = be.from_worker.decode(buffers)
+            message, _ = pr.from_worker.decode(buffers)
         except ProtocolError as error:
             return self._ignore(route, host, f"sent an invalid message: {error}")
         session = self._sessions.by_route.get(route)
-        if isinstance(message, be.JoinSession):
+        if isinstance(message, pr.JoinSession):
             return [] if session else self._on_join(route, str(frames[0].get("User-Id")), host, message, now)
         if session is None:
             return self._on_unknown(route, message)
@@ -172,16 +172,16 @@ class RemoteListener:
         return self._events(session, message, now, events_of)
 
     def _events(
-        self, session: RemoteSession, message: be.FromWorker, now: float, events_of: EventsOf
+        self, session: RemoteSession, message: pr.FromWorker, now: float, events_of: EventsOf
     ) -> list[ev.Event]:
         match message:
-            case be.Echo(stamp_s=stamp_s, clock_s=clock_s):
+            case pr.Echo(stamp_s=stamp_s, clock_s=clock_s):
                 is_measured = session.echoed(stamp_s, clock_s, now)
-            case be.LeaseReceived(lease=lease):
+            case pr.LeaseReceived(lease=lease):
                 is_measured = session.meter.received(lease, now)
-            case be.ExitReason(cause=cause):
+            case pr.ExitReason(cause=cause):
                 return [self._close(session, cause)]
-            case be.WorkerReady():
+            case pr.WorkerReady():
                 cause = self.weights.refusal(session.identity, message.model_digest, is_remote=True)
                 if cause:
                     self._reject(session, cause, is_final=True)
@@ -204,7 +204,7 @@ class RemoteListener:
             )
         ]
 
-    def _on_join(self, route: bytes, key: str, host: str, join: be.JoinSession, now: float) -> list[ev.Event]:
+    def _on_join(self, route: bytes, key: str, host: str, join: pr.JoinSession, now: float) -> list[ev.Event]:
         slot = f"{host}/{join.place}"
         if cause := join_refusal(join):
             self._refuse(route, slot, cause, is_final=True)
@@ -230,15 +230,15 @@ class RemoteListener:
 
     def _is_alive(self, session: RemoteSession, now: float) -> bool:
         is_recent = now - session.seen_at < ALIVE_HEARTBEATS * self._config.recovery.heartbeat_s
-        return is_recent and self._send(session.route, be.Probe(stamp_s=0.0))
+        return is_recent and self._send(session.route, pr.Probe(stamp_s=0.0))
 
-    def _on_unknown(self, route: bytes, message: be.FromWorker) -> list[ev.Event]:
+    def _on_unknown(self, route: bytes, message: pr.FromWorker) -> list[ev.Event]:
         """Answer a message without a session; a result of a closed session is passed on, to be logged as stale."""
-        self._send(route, be.SessionUnknown())
+        self._send(route, pr.SessionUnknown())
         identity = self._sessions.closed_identity(route)
-        if identity is not None and isinstance(message, be.Transcribed):
+        if identity is not None and isinstance(message, pr.Transcribed):
             return [ev.MessageReceived(identity, replace(message, items=()))]
-        if identity is not None and isinstance(message, be.Translated):
+        if identity is not None and isinstance(message, pr.Translated):
             return [ev.MessageReceived(identity, replace(message, results=()))]
         return []
 
@@ -270,7 +270,7 @@ class RemoteListener:
             engine = engine_of(self._config, is_gpu=True)
             self._send(
                 route,
-                be.SessionAccepted(
+                pr.SessionAccepted(
                     identity=worker.identity,
                     heartbeat_s=recovery.heartbeat_s,
                     silence_s=recovery.silence_s,
@@ -289,13 +289,13 @@ class RemoteListener:
 
     # -- sending ---------------------------------------------------------------------------------------------
 
-    def send(self, worker: str, message: be.ToWorker) -> None:
+    def send(self, worker: str, message: pr.ToWorker) -> None:
         """Send a message; one to a worker that is gone is dropped."""
         if session := self._sessions.by_identity.get(worker):
             self._send(session.route, message)
 
     def send_lease(
-        self, worker: str, message: be.Transcribe, blobs: Sequence[zmq.Frame], *, pcm_bytes: int
+        self, worker: str, message: pr.Transcribe, blobs: Sequence[zmq.Frame], *, pcm_bytes: int
     ) -> None:
         """Send a lease that stands for `pcm_bytes` of PCM; one to a worker that is gone is dropped."""
         if session := self._sessions.by_identity.get(worker):
@@ -307,7 +307,7 @@ class RemoteListener:
         """End a worker's session, as killing does for a worker on this host."""
         session = self._sessions.by_identity.get(worker)
         if session is not None:
-            self._send(session.route, be.SessionUnknown())
+            self._send(session.route, pr.SessionUnknown())
             self._ended.append(self._close(session, cause))
         else:
             self._ended.append(ev.WorkerExited(worker=worker, is_fatal=False, cause=cause))
@@ -316,9 +316,9 @@ class RemoteListener:
         """Close the socket."""
         self.listener.socket.close()
 
-    def _send(self, route: bytes, message: be.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> bool:
+    def _send(self, route: bytes, message: pr.ToWorker, blobs: Sequence[zmq.Frame] = ()) -> bool:
         """Send a message to a connection; False if it is gone."""
-        frames = be.to_worker.encode(message, [])
+        frames = pr.to_worker.encode(message, [])
         try:
             self.listener.socket.send_multipart([route, *frames, *blobs], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
@@ -336,14 +336,14 @@ class RemoteListener:
         session.probe_at = now + self._config.recovery.heartbeat_s
         if not session.probed_s:
             session.probed_s, session.probed_clock_s = now, time.time()
-        if self._send(session.route, be.Probe(stamp_s=session.probed_s)):
+        if self._send(session.route, pr.Probe(stamp_s=session.probed_s)):
             return []
         return [self._close(session, "its connection was lost")]
 
     # -- ends ------------------------------------------------------------------------------------------------
 
     def _refuse(self, route: bytes, slot: str, cause: str, *, is_final: bool) -> None:
-        self._send(route, be.SessionRefused(cause=cause, is_final=is_final))
+        self._send(route, pr.SessionRefused(cause=cause, is_final=is_final))
         if self._logged.add((slot, cause)):
             _log.warning(log.WORKER_REFUSED, worker=slot, cause=cause)
 
@@ -355,7 +355,7 @@ class RemoteListener:
         self._ignored.add(route)
         session = self._sessions.by_route.get(route)
         _log.warning(log.WORKER_REFUSED, worker=session.identity if session else host, cause=cause)
-        self._send(route, be.SessionRefused(cause=cause[:200], is_final=False))
+        self._send(route, pr.SessionRefused(cause=cause[:200], is_final=False))
         return [self._close(session, cause, is_blamed=False)] if session else []
 
     def _close(

@@ -23,7 +23,7 @@ from subtitle.keys import Key
 from subtitled import log
 from subtitled.asr.hub import fetch, may_need_fetching
 from subtitled.asr.model import HubUnreachableError, load
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.errors import ExitCode, ModelError
 from subtitled.runtime.mailbox import Mailbox
 from subtitled.runtime.signals import Signals
@@ -68,7 +68,7 @@ class _Port:
         self._session = session
         self._outbox = outbox
 
-    def post(self, message: be.FromWorker, blobs: Sequence[Any] = ()) -> None:
+    def post(self, message: pr.FromWorker, blobs: Sequence[Any] = ()) -> None:
         """Queue a message; it is dropped if the session ends first."""
         self._outbox.put(_Posted(self._session, message, blobs))
 
@@ -81,7 +81,7 @@ class _Posted(Struct, frozen=True):
     """A message from a thread, the end of its work, or the result of loading the model."""
 
     session: int
-    item: be.FromWorker | ExitCode | LoadedModel | ModelLoadError
+    item: pr.FromWorker | ExitCode | LoadedModel | ModelLoadError
     blobs: Sequence[Any] = ()
 
 
@@ -103,7 +103,7 @@ class RemoteWorker:
         """Number of the present or last session."""
         self._connection: RemoteConnection | None = None
         self._role: TranscribeRole | None = None
-        self._loading: be.EngineSettings | None = None
+        self._loading: pr.EngineSettings | None = None
         """Settings of the model that is loaded or being loaded."""
         self._loaded: LoadedModel | None = None
         self._models: ResidentModels | None = None
@@ -226,11 +226,11 @@ class RemoteWorker:
             self._exit = ExitCode.OK
             self._send_exit_reason(cause)
         else:
-            self._connection.send(be.WorkerLeaving(cause=cause))
+            self._connection.send(pr.WorkerLeaving(cause=cause))
 
     def _send_exit_reason(self, cause: str) -> None:
         if self._connection is not None and self._connection.accepted is not None:
-            self._connection.send(be.ExitReason(cause=cause))
+            self._connection.send(pr.ExitReason(cause=cause))
 
     def _on_posted(self) -> None:
         for posted in self._outbox.drain():
@@ -273,30 +273,30 @@ class RemoteWorker:
         ):
             message, blobs = received
             match message:
-                case be.SessionAccepted():
+                case pr.SessionAccepted():
                     self._on_accepted(message)
-                case be.SessionRefused(cause=cause, is_final=is_final):
+                case pr.SessionRefused(cause=cause, is_final=is_final):
                     if is_final:
                         _log.error(log.SESSION_REFUSED, daemon=self._settings.endpoint, cause=cause)
                         self._exit = ExitCode.FATAL
                     else:
                         self._end_session(cause, REFUSED_S)
-                case be.SessionUnknown():
+                case pr.SessionUnknown():
                     self._end_session("the daemon has ended this session", RECONNECT_S)
-                case be.Transcribe() | be.AbandonLease() | be.FreeModel() | be.KeepModel() | be.Drain() if (
+                case pr.Transcribe() | pr.AbandonLease() | pr.FreeModel() | pr.KeepModel() | pr.Drain() if (
                     self._role is not None
                 ):
                     self._role.receive(message, blobs)
-                case be.AbandonLease() | be.FreeModel() | be.KeepModel():
+                case pr.AbandonLease() | pr.FreeModel() | pr.KeepModel():
                     pass  # sent to an ended role
-                case be.Drain():
+                case pr.Drain():
                     self._on_stop(self._session, ExitCode.OK)
                 case _:
                     raise SessionEndedError(f"unexpected message {type(message).__name__}")
 
     # -- the model -------------------------------------------------------------------------------------------
 
-    def _on_accepted(self, accepted: be.SessionAccepted) -> None:
+    def _on_accepted(self, accepted: pr.SessionAccepted) -> None:
         _log.info(log.SESSION_OPENED, worker=accepted.identity, daemon=self._settings.endpoint)
         self._notifier.status(f"joined {self._settings.endpoint} as {accepted.identity}")
         settings = replace(
@@ -320,7 +320,7 @@ class RemoteWorker:
         command = [sys.executable, "-m", "subtitled", *sys.argv[1:]]
         os.execve(sys.executable, command, dict(self._environ))  # noqa: S606 - this program itself
 
-    def _load_model(self, engine: be.EngineSettings) -> None:
+    def _load_model(self, engine: pr.EngineSettings) -> None:
         """Download the model if necessary, and load it; runs in its own thread."""
         result: LoadedModel | ModelLoadError
         try:
@@ -331,7 +331,7 @@ class RemoteWorker:
             result = ModelLoadError(f"{type(error).__name__}: {error}", ExitCode.FAILED)
         self._outbox.put(_Posted(0, result))
 
-    def _load_one(self, engine: be.EngineSettings) -> LoadedModel:
+    def _load_one(self, engine: pr.EngineSettings) -> LoadedModel:
         """Return a model, downloaded before if necessary; blocks. Raises ModelLoadError."""
         settings = self._settings
         try:

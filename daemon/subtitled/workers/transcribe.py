@@ -25,28 +25,7 @@ from subtitled.asr.model import load
 from subtitled.asr.progress import steps_reported_to
 from subtitled.asr.prompts import MIXED, PromptRequest
 from subtitled.config.checks import LANGUAGES
-from subtitled.core.protocol import (
-    AbandonLease,
-    Drain,
-    ExitReason,
-    FreeModel,
-    Heartbeat,
-    ItemResult,
-    KeepModel,
-    LeaseAbandoned,
-    LeaseProgress,
-    LeaseRefused,
-    ModelUnloaded,
-    SegmentResult,
-    SegmentsTranscribed,
-    TextResult,
-    ToWorker,
-    Transcribe,
-    Transcribed,
-    Translate,
-    Translated,
-    WorkerSettings,
-)
+from subtitled.core import protocol as pr
 from subtitled.core.records import SegmentKey
 from subtitled.errors import AudioTransferError, ExitCode
 from subtitled.translation.engines.ctranslate2 import CTranslate2Engine, TranslationMemoryError
@@ -62,7 +41,7 @@ class _AbandonedError(Exception):
 
 
 class _Lease(Struct, frozen=True):
-    order: Transcribe | Translate
+    order: pr.Transcribe | pr.Translate
     use: ModelUse
     features: list[np.ndarray]
     """Of the audio of a Transcribe."""
@@ -93,25 +72,25 @@ class TranscribeRole:
         self._other_threads = threading.Semaphore(self._streams - 1)
         """Counts the decoding threads that end before the last one."""
         self._orders: queue.SimpleQueue[
-            tuple[Transcribe | Translate, Sequence[memoryview]] | FreeModel | KeepModel | None
+            tuple[pr.Transcribe | pr.Translate, Sequence[memoryview]] | pr.FreeModel | pr.KeepModel | None
         ] = queue.SimpleQueue()
         self._featured: queue.Queue[_Lease | None] = queue.Queue(maxsize=1)
         start_thread(port, "features", self._compute_features)
         for number in range(self._streams):
             start_thread(port, f"decode{number}", self._decode)
 
-    def receive(self, message: ToWorker, blobs: Sequence[memoryview]) -> None:
+    def receive(self, message: pr.ToWorker, blobs: Sequence[memoryview]) -> None:
         """Take a lease, its withdrawal, a model to unload or to keep, or Drain."""
         match message:
-            case Transcribe(lease=lease) | Translate(lease=lease):
+            case pr.Transcribe(lease=lease) | pr.Translate(lease=lease):
                 self._held.add(lease)
                 self._orders.put((message, blobs))
-            case FreeModel() | KeepModel():
+            case pr.FreeModel() | pr.KeepModel():
                 self._orders.put(message)
-            case AbandonLease(lease=lease):
+            case pr.AbandonLease(lease=lease):
                 if lease in self._held:
                     self._abandoned.add(lease)
-            case Drain():
+            case pr.Drain():
                 self._orders.put(None)
             case _:
                 raise TypeError(f"a transcribe worker received {type(message).__name__}")
@@ -121,18 +100,18 @@ class TranscribeRole:
         self._is_abandoned = True
         self._orders.put(None)
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self) -> pr.Heartbeat:
         """Return a heartbeat with the progress of the running leases."""
-        progress = (LeaseProgress(lease=lease, steps=steps) for lease, steps in self._steps.copy().items())
-        return Heartbeat(leases=tuple(progress))
+        progress = (pr.LeaseProgress(lease=lease, steps=steps) for lease, steps in self._steps.copy().items())
+        return pr.Heartbeat(leases=tuple(progress))
 
     def _compute_features(self) -> None:
         while (order := self._orders.get()) is not None:
-            if isinstance(order, FreeModel):
+            if isinstance(order, pr.FreeModel):
                 if self._models.free(order.model):
-                    self._port.post(ModelUnloaded(model=order.model))
+                    self._port.post(pr.ModelUnloaded(model=order.model))
                 continue
-            if isinstance(order, KeepModel):
+            if isinstance(order, pr.KeepModel):
                 self._models.keep(order.model, is_kept=order.is_kept)
                 continue
             message, blobs = order
@@ -145,21 +124,21 @@ class TranscribeRole:
                     self._stop_with(str(error))
                     return
                 self._answer(
-                    LeaseRefused(
+                    pr.LeaseRefused(
                         lease=message.lease, cause=str(error), is_model_fault=True, evicted=error.evicted
                     )
                 )
                 continue
             if use.loaded is not None or use.load_s:
                 # The load counts as a step: a later end of the process is blamed on the segments.
-                progress = LeaseProgress(lease=message.lease, steps=1)
-                self._port.post(Heartbeat(leases=(progress,)))
+                progress = pr.LeaseProgress(lease=message.lease, steps=1)
+                self._port.post(pr.Heartbeat(leases=(progress,)))
             started = time.monotonic()
             try:
                 features = _features(message, use, blobs)
             except (AudioTransferError, _WrongModelError) as error:
                 use.pin.close()
-                self._answer(LeaseRefused(lease=message.lease, cause=str(error), **self._changes(use)))
+                self._answer(pr.LeaseRefused(lease=message.lease, cause=str(error), **self._changes(use)))
                 continue
             self._featured.put(_Lease(message, use, features, time.monotonic() - started))
         for _ in range(self._streams):
@@ -171,16 +150,16 @@ class TranscribeRole:
         free_bytes = self._models.free_bytes() if is_changed else None
         return {"loaded": use.loaded, "evicted": use.evicted, "free_bytes": free_bytes}
 
-    def _answer(self, message: Transcribed | Translated | LeaseRefused | LeaseAbandoned) -> None:
+    def _answer(self, message: pr.Transcribed | pr.Translated | pr.LeaseRefused | pr.LeaseAbandoned) -> None:
         """Send the answer to a lease."""
         self._held.discard(message.lease)
         self._abandoned.discard(message.lease)
         self._port.post(message)
 
-    def _send_results(self, order: Transcribe, results: Mapping[int, SegmentResult]) -> None:
+    def _send_results(self, order: pr.Transcribe, results: Mapping[int, pr.SegmentResult]) -> None:
         """Send the results of some segments of a running lease."""
         if results:
-            self._port.post(SegmentsTranscribed(lease=order.lease, items=_items(order, results)))
+            self._port.post(pr.SegmentsTranscribed(lease=order.lease, items=_items(order, results)))
 
     def _is_dropped(self, lease: int, use: ModelUse | None = None) -> bool:
         """Return whether a lease is not needed any more; answer it if it was abandoned.
@@ -190,7 +169,7 @@ class TranscribeRole:
         if use is not None and (self._is_abandoned or lease in self._abandoned):
             use.pin.close()
         if lease in self._abandoned:
-            self._answer(LeaseAbandoned(lease=lease, **(self._changes(use) if use is not None else {})))
+            self._answer(pr.LeaseAbandoned(lease=lease, **(self._changes(use) if use is not None else {})))
             return True
         return self._is_abandoned
 
@@ -207,12 +186,12 @@ class TranscribeRole:
                 return self._featured.get(timeout=self._models.wait_s)
             except queue.Empty:
                 for name in self._models.unload_idle():
-                    self._port.post(ModelUnloaded(model=name))
+                    self._port.post(pr.ModelUnloaded(model=name))
 
     def _stop_with(self, cause: str) -> None:
         """End the process: its CUDA context may be broken, so nothing is retried in it."""
         log.get().error(log.WORKER_LOST, cause=cause)
-        self._port.post(ExitReason(cause=cause))
+        self._port.post(pr.ExitReason(cause=cause))
         self._port.stop(ExitCode.CUDA)
 
     def _decode(self) -> None:
@@ -225,18 +204,18 @@ class TranscribeRole:
                 with lease.use.pin, steps_reported_to(partial(self._on_step, order.lease)):
                     answer = (
                         self._transcribed(lease, order)
-                        if isinstance(order, Transcribe)
+                        if isinstance(order, pr.Transcribe)
                         else self._translated(lease, order)
                     )
             except _AbandonedError:
                 self._is_dropped(order.lease, lease.use)
                 continue
             except (OutOfMemoryError, TranslationMemoryError, ValueError) as error:
-                self._answer(LeaseRefused(lease=order.lease, cause=str(error), **self._changes(lease.use)))
+                self._answer(pr.LeaseRefused(lease=order.lease, cause=str(error), **self._changes(lease.use)))
                 continue
             except (ProtocolError, msgspec.ValidationError) as error:
                 cause = f"invalid result of the model: {error}"
-                self._answer(LeaseRefused(lease=order.lease, cause=cause, **self._changes(lease.use)))
+                self._answer(pr.LeaseRefused(lease=order.lease, cause=cause, **self._changes(lease.use)))
                 continue
             except RuntimeError as error:
                 if self._device == "cpu":
@@ -249,7 +228,7 @@ class TranscribeRole:
         if not self._other_threads.acquire(blocking=False):
             self._port.stop(ExitCode.OK)
 
-    def _transcribed(self, lease: _Lease, order: Transcribe) -> Transcribed:
+    def _transcribed(self, lease: _Lease, order: pr.Transcribe) -> pr.Transcribed:
         """Decode a lease of audio, and return the answer."""
         started = time.monotonic()
         loaded = lease.use.loaded
@@ -273,7 +252,7 @@ class TranscribeRole:
             # The daemon checks the weights of a model that was loaded for a lease before it takes results.
             partial(self._send_results, order) if loaded is None else lambda _: None,
         )
-        return Transcribed(
+        return pr.Transcribed(
             lease=order.lease,
             items=_items(order, dict(enumerate(results))),
             features_s=lease.features_s,
@@ -282,15 +261,15 @@ class TranscribeRole:
             **self._changes(lease.use),
         )
 
-    def _translated(self, lease: _Lease, order: Translate) -> Translated:
+    def _translated(self, lease: _Lease, order: pr.Translate) -> pr.Translated:
         """Translate a lease of text, and return the answer."""
         started = time.monotonic()
         engine = _text_engine(lease.use)
         rows = engine.translate([item.request for item in order.items])
-        return Translated(
+        return pr.Translated(
             lease=order.lease,
             results=tuple(
-                TextResult(key=item.key, sentences=tuple(row), engine=engine.name, version=engine.version)
+                pr.TextResult(key=item.key, sentences=tuple(row), engine=engine.name, version=engine.version)
                 for item, row in zip(order.items, rows, strict=True)
             ),
             decode_s=time.monotonic() - started,
@@ -299,9 +278,11 @@ class TranscribeRole:
         )
 
 
-def _features(order: Transcribe | Translate, use: ModelUse, blobs: Sequence[memoryview]) -> list[np.ndarray]:
+def _features(
+    order: pr.Transcribe | pr.Translate, use: ModelUse, blobs: Sequence[memoryview]
+) -> list[np.ndarray]:
     """Return the features of a lease's audio; raises AudioTransferError, and _WrongModelError for a model of the other kind."""
-    if isinstance(order, Translate):
+    if isinstance(order, pr.Translate):
         _text_engine(use)
         return []
     engine = _speech_engine(use)
@@ -326,19 +307,19 @@ def _text_engine(use: ModelUse) -> CTranslate2Engine:
     return engine
 
 
-def _items(order: Transcribe, results: Mapping[int, SegmentResult]) -> tuple[ItemResult, ...]:
+def _items(order: pr.Transcribe, results: Mapping[int, pr.SegmentResult]) -> tuple[pr.ItemResult, ...]:
     """Return results, by the place of their segments in a lease, to send; raise what `_item` raises."""
     return tuple(_item(order.items[at].key, result) for at, result in results.items())
 
 
-def _item(key: SegmentKey, result: SegmentResult) -> ItemResult:
+def _item(key: SegmentKey, result: pr.SegmentResult) -> pr.ItemResult:
     """Return a result to send; raise ValidationError or ProtocolError for one that the daemon would not accept."""
-    item = ItemResult.of(key, result)
-    check_result(msgspec.msgpack.decode(item.result, type=SegmentResult))
+    item = pr.ItemResult.of(key, result)
+    check_result(msgspec.msgpack.decode(item.result, type=pr.SegmentResult))
     return item
 
 
-def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> ExitCode:
+def run(channel: Channel, settings: pr.WorkerSettings, *, load: Load = load) -> ExitCode:
     """Load the models, send WorkerReady, serve until drained or broken; `load`: see `model_loader.Load`."""
     load_one = partial(
         load_model,
@@ -350,7 +331,7 @@ def run(channel: Channel, settings: WorkerSettings, *, load: Load = load) -> Exi
     try:
         loaded = load_one(settings.engine)
     except ModelLoadError as error:
-        channel.post(ExitReason(cause=str(error)))
+        channel.post(pr.ExitReason(cause=str(error)))
         return error.code
     work = TranscribeRole(channel, loaded, ResidentModels(loaded, load_one))
     channel.post(loaded.ready(settings.device))

@@ -7,21 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from subtitled.core.protocol import (
-    AbandonLease,
-    Drain,
-    EndpointSettings,
-    ExitReason,
-    Heartbeat,
-    LeaseAbandoned,
-    LeaseProgress,
-    TextResult,
-    ToWorker,
-    Translate,
-    Translated,
-    WorkerReady,
-    WorkerSettings,
-)
+from subtitled.core import protocol as pr
 from subtitled.core.translation import SentenceTranslation
 from subtitled.errors import ExitCode
 from subtitled.translation.engines.chat import EndpointError
@@ -48,29 +34,29 @@ class TranslateRole:
         self._steps: dict[int, int] = {}
         """For each lease without an answer, and each that still runs, how often it was found there: the engine limits its time."""
         self._ended_threads = 0
-        self._orders: queue.SimpleQueue[Translate | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[pr.Translate | None] = queue.SimpleQueue()
         for number in range(threads):
             start_thread(port, f"endpoint{number}", self._work)
 
-    def receive(self, message: ToWorker, _blobs: Sequence[memoryview]) -> None:
+    def receive(self, message: pr.ToWorker, _blobs: Sequence[memoryview]) -> None:
         """Take a lease, its withdrawal, or Drain."""
         match message:
-            case Translate(lease=lease):
+            case pr.Translate(lease=lease):
                 with self._lock:
                     self._dropped[lease] = threading.Event()
                     self._steps[lease] = 1
                 self._orders.put(message)
-            case AbandonLease(lease=lease):
+            case pr.AbandonLease(lease=lease):
                 # Answered at once: a call that runs cannot be stopped, and its answer is dropped.
                 if self._close(lease):
-                    self._port.post(LeaseAbandoned(lease=lease))
-            case Drain():
+                    self._port.post(pr.LeaseAbandoned(lease=lease))
+            case pr.Drain():
                 for _ in range(self._threads):
                     self._orders.put(None)
             case _:
                 raise TypeError(f"a translate worker received {type(message).__name__}")
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self) -> pr.Heartbeat:
         """Return a heartbeat; each one counts as progress of all leases.
 
         A lease waits while the call of an abandoned one runs, which the daemon does not count any more.
@@ -78,8 +64,10 @@ class TranslateRole:
         with self._lock:
             for lease in self._steps:
                 self._steps[lease] += 1
-            progress = tuple(LeaseProgress(lease=lease, steps=steps) for lease, steps in self._steps.items())
-        return Heartbeat(leases=progress)
+            progress = tuple(
+                pr.LeaseProgress(lease=lease, steps=steps) for lease, steps in self._steps.items()
+            )
+        return pr.Heartbeat(leases=progress)
 
     def _close(self, lease: int) -> bool:
         """Return whether a lease has no answer yet; it has from now on."""
@@ -107,14 +95,14 @@ class TranslateRole:
                     del self._steps[order.lease]
             if self._close(order.lease):
                 decode_s = time.monotonic() - started
-                self._port.post(Translated(lease=order.lease, results=results, decode_s=decode_s))
+                self._port.post(pr.Translated(lease=order.lease, results=results, decode_s=decode_s))
         with self._lock:
             self._ended_threads += 1
             is_last = self._ended_threads == self._threads
         if is_last:
             self._port.stop(ExitCode.OK)
 
-    def _result(self, order: Translate, at: int, dropped: threading.Event) -> TextResult:
+    def _result(self, order: pr.Translate, at: int, dropped: threading.Event) -> pr.TextResult:
         """Return the result of one text segment: its sentences untranslated if the endpoint does not work."""
 
         def pause(seconds: float) -> None:
@@ -132,7 +120,7 @@ class TranslateRole:
                 SentenceTranslation.untranslated(sentence, problem) for sentence in item.request.sentences
             )
             made = EndpointResult(sentences=tuple(untranslated), version=self._engine.version, tokens=0)
-        return TextResult(
+        return pr.TextResult(
             key=item.key,
             sentences=made.sentences,
             engine=self._engine.name,
@@ -141,15 +129,15 @@ class TranslateRole:
         )
 
 
-def run(channel: Channel, settings: WorkerSettings) -> ExitCode:
+def run(channel: Channel, settings: pr.WorkerSettings) -> ExitCode:
     """Send WorkerReady, serve until drained; the endpoint is called when there is a lease."""
-    endpoint = settings.engine.endpoint or EndpointSettings(url="", model="")
+    endpoint = settings.engine.endpoint or pr.EndpointSettings(url="", model="")
     if not endpoint.url:
-        channel.post(ExitReason(cause="the configuration has no endpoint"))
+        channel.post(pr.ExitReason(cause="the configuration has no endpoint"))
         return ExitCode.FATAL
     work = TranslateRole(channel, OpenAiEngine(endpoint), endpoint.max_concurrent)
     channel.post(
-        WorkerReady(
+        pr.WorkerReady(
             version=VERSION,
             credit=endpoint.max_concurrent,
             streams=endpoint.max_concurrent,

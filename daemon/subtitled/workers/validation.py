@@ -13,31 +13,31 @@ from msgspec.structs import replace
 
 from subtitle.errors import ProtocolError
 from subtitled.config.checks import LANGUAGES
-from subtitled.core import protocol as be
+from subtitled.core import protocol as pr
 from subtitled.core.plan import Plan
 from subtitled.version import VERSION
 
 _LANGUAGES = frozenset(LANGUAGES)
 _DECISION_CAUSES = frozenset({"compression_ratio", "log_prob", "no_speech_prob", "repetition"})
 _FROM_REMOTE = (
-    be.WorkerReady,
-    be.Heartbeat,
-    be.SegmentsTranscribed,
-    be.Transcribed,
-    be.Translated,
-    be.ModelUnloaded,
-    be.LeaseRefused,
-    be.LeaseAbandoned,
-    be.Echo,
-    be.LeaseReceived,
-    be.WorkerLeaving,
-    be.ExitReason,
+    pr.WorkerReady,
+    pr.Heartbeat,
+    pr.SegmentsTranscribed,
+    pr.Transcribed,
+    pr.Translated,
+    pr.ModelUnloaded,
+    pr.LeaseRefused,
+    pr.LeaseAbandoned,
+    pr.Echo,
+    pr.LeaseReceived,
+    pr.WorkerLeaving,
+    pr.ExitReason,
 )
 MAX_CAUSE = 1000
 """Characters of a reason that are kept; it reaches the database, the log and `NAME.error.txt`."""
 
 
-def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
+def checked(message: pr.FromWorker, *, is_remote: bool) -> pr.FromWorker:
     """Return the message as it may be handled; raise ProtocolError if no worker of this release sends it.
 
     Reasons are cut to one line. What is stored as it is (media, waveform, results of other hosts) is encoded again, without
@@ -45,35 +45,35 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
     """
     if is_remote and not isinstance(message, _FROM_REMOTE):
         raise ProtocolError("BAD_FORMAT", f"{type(message).__name__} from a worker on another host")
-    if is_remote and isinstance(message, be.LeaseAnswer) and message.loaded is not None:
+    if is_remote and isinstance(message, pr.LeaseAnswer) and message.loaded is not None:
         _check_languages(message.loaded.languages)
     match message:
-        case be.SegmentsTranscribed(items=items) | be.Transcribed(items=items) if is_remote:
+        case pr.SegmentsTranscribed(items=items) | pr.Transcribed(items=items) if is_remote:
             return replace(message, items=tuple(map(_checked_item, items)))
-        case be.Translated(results=results):
+        case pr.Translated(results=results):
             return replace(message, results=tuple(map(_printable_result, results)))
-        case be.WorkerReady(window_samples=window, languages=languages) if is_remote:
-            if window != be.WINDOW_SAMPLES:
+        case pr.WorkerReady(window_samples=window, languages=languages) if is_remote:
+            if window != pr.WINDOW_SAMPLES:
                 raise ProtocolError(
                     "BAD_FORMAT",
-                    f"a model with a window of {window} samples; {be.WINDOW_SAMPLES} are required",
+                    f"a model with a window of {window} samples; {pr.WINDOW_SAMPLES} are required",
                 )
             _check_languages(languages)
-        case be.Prepared(plan=plan):
+        case pr.Prepared(plan=plan):
             _check_plan(plan)
-        case be.PlanComplete(media=media, waveform=waveform):
+        case pr.PlanComplete(media=media, waveform=waveform):
             return replace(
                 message,
-                media=_encoded_again(media, be.Media, "media"),
-                waveform=None if waveform is None else _encoded_again(waveform, be.Waveform, "waveform"),
+                media=_encoded_again(media, pr.Media, "media"),
+                waveform=None if waveform is None else _encoded_again(waveform, pr.Waveform, "waveform"),
             )
         case (
-            be.PrepareRefused()
-            | be.FileUnavailable()
-            | be.AlreadySubtitled()
-            | be.LeaseRefused()
-            | be.WorkerLeaving()
-            | be.ExitReason()
+            pr.PrepareRefused()
+            | pr.FileUnavailable()
+            | pr.AlreadySubtitled()
+            | pr.LeaseRefused()
+            | pr.WorkerLeaving()
+            | pr.ExitReason()
         ):
             return replace(message, cause=one_line(message.cause))
         case _:
@@ -81,7 +81,7 @@ def checked(message: be.FromWorker, *, is_remote: bool) -> be.FromWorker:
     return message
 
 
-def check_result(result: be.SegmentResult) -> None:
+def check_result(result: pr.SegmentResult) -> None:
     """Raise ProtocolError for values of a result that the types of its fields do not exclude."""
     is_language = result.language in _LANGUAGES or not (result.language or result.is_speech)
     if not is_language:
@@ -93,7 +93,7 @@ def check_result(result: be.SegmentResult) -> None:
         raise ProtocolError("BAD_FORMAT", "unknown cause of a decoding decision")
 
 
-def _printable_result(result: be.TextResult) -> be.TextResult:
+def _printable_result(result: pr.TextResult) -> pr.TextResult:
     """Return translations without line breaks and control characters, which would end a cue of a subtitle file."""
     sentences = tuple(
         replace(one, text=_printable(one.text), problem=one_line(one.problem), warning=one_line(one.warning))
@@ -118,13 +118,13 @@ def _check_languages(languages: Iterable[str]) -> None:
         raise ProtocolError("BAD_FORMAT", f"unknown languages: {sorted(unknown)}")
 
 
-def _checked_item(item: be.ItemResult) -> be.ItemResult:
+def _checked_item(item: pr.ItemResult) -> pr.ItemResult:
     try:
-        result = msgspec.msgpack.decode(item.result, type=be.SegmentResult)
+        result = msgspec.msgpack.decode(item.result, type=pr.SegmentResult)
         check_result(result)
     except (msgspec.MsgspecError, ProtocolError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("BAD_FORMAT", f"result of segment {item.key.index}: {error}") from None
-    return be.ItemResult.of(item.key, result)
+    return pr.ItemResult.of(item.key, result)
 
 
 def _encoded_again(blob: bytes, kind: type, what: str) -> bytes:
@@ -142,7 +142,7 @@ def _check_plan(plan: Plan) -> None:
             raise ProtocolError("BAD_FORMAT", f"segment {plan.index}: its pieces overlap")
         samples += piece.samples
         end = piece.start + piece.samples
-    if not 1 <= samples <= be.WINDOW_SAMPLES:
+    if not 1 <= samples <= pr.WINDOW_SAMPLES:
         raise ProtocolError("BAD_FORMAT", f"segment {plan.index}: {samples} samples")
     end = 0
     for span in plan.spans:
@@ -151,13 +151,13 @@ def _check_plan(plan: Plan) -> None:
         end = span.end
 
 
-def join_refusal(join: be.JoinSession) -> str:
+def join_refusal(join: pr.JoinSession) -> str:
     """Return why a worker cannot work for this daemon, with the remedy; "" if it can."""
-    ours, theirs = (VERSION, be.PROTOCOL), (join.version, join.protocol)
+    ours, theirs = (VERSION, pr.PROTOCOL), (join.version, join.protocol)
     if ours == theirs:
         return ""
     return (
-        f"has version {join.version} (protocol {join.protocol}), the daemon has {VERSION} (protocol {be.PROTOCOL}); "
+        f"has version {join.version} (protocol {join.protocol}), the daemon has {VERSION} (protocol {pr.PROTOCOL}); "
         "install the same release on both hosts"
     )
 
