@@ -349,6 +349,11 @@ def test_upload_retry_and_cancel_work_without_scripts(
     assert (refused.status_code, "The request failed" in refused.text) == (409, True)
 
 
+def test_a_form_with_too_many_fields_is_refused(http: httpx.Client) -> None:
+    answer = http.post("/bulk", content="job=x&" * 20_001, headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.json()["message"]) == (413, "the form has more than 20000 fields")
+
+
 def test_several_jobs_are_retried_cancelled_and_deleted_at_once(http: httpx.Client, daemon: Daemon) -> None:
     jobs = [failed(http, daemon, f"bulk-{number}.mp3") for number in range(3)]
     scripted = {"Accept": "application/json"}
@@ -480,6 +485,11 @@ def test_a_browser_signs_in_with_a_token_and_only_an_admin_operates(daemon: Daem
         # The cookie alone is not enough for a change that another site could have caused.
         for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
             assert http.post("/dismiss-failed", headers=headers).status_code == 403
+        for path in ("/api/jobs/x/dismiss", "/jobs/x/dismiss", "/bulk", "/sign-out", "/api/jobs"):
+            assert http.post(path, headers={"Origin": "https://evil.example"}).status_code == 403
+        for method in ("PUT", "DELETE"):
+            answer = http.request(method, "/api/jobs/x/cues", headers={"Sec-Fetch-Site": "same-site"})
+            assert answer.status_code == 403
         assert http.post("/dismiss-failed", headers=own).status_code == 303
         assert http.post("/sign-out", headers=own).status_code == 303
         assert http.get("/").status_code == 401

@@ -13,6 +13,7 @@ from subtitle.eta import Speed
 from subtitle.messages import HungFolder, ModelFacts, OpenFile
 from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
+from subtitled.web import bulk, rendering
 from subtitled.web.i18n import Translator, language_choices
 from subtitled.web.operate import model_controls
 from subtitled.web.view_models import (
@@ -194,6 +195,20 @@ def test_health_names_the_download_that_the_workers_wait_for() -> None:
     assert health_summary(stats(models=(base,)), 0, 50).message == "health.downloading"
     other = replace(base, is_default=False)
     assert health_summary(stats(models=(other,)), 0, 50).message == "health.no_worker"
+
+
+def test_pages_show_no_character_that_hides_or_reorders_others() -> None:
+    template = rendering._templates().from_string("{{ name }}")
+    assert template.render(name="in\u202egnp.<b>\x1b[31m\n.mp3") == "in\ufffdgnp.&lt;b&gt;\ufffd[31m\n.mp3"
+    assert template.render(name="שלום \u202bמה\u202c") == "שלום \u202bמה\u202c"
+
+
+def test_names_in_a_zip_file_are_unique_and_stay_in_its_folder() -> None:
+    assert bulk.folder_of("../a\u202e/C:\\x/ . /") == ["a_", "C__x"]
+    assert bulk.folder_of("monday") == []
+    names: dict[str, int] = {}
+    unique = [bulk._unique(name, names) for name in ("a/x.srt", "a/x (2).srt", "a/x.srt", "a/x.srt", "x.srt")]
+    assert unique == ["a/x.srt", "a/x (2).srt", "a/x (3).srt", "a/x (4).srt", "x.srt"]
 
 
 def test_a_stale_copy_of_a_model_can_be_unloaded() -> None:

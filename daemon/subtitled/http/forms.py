@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from urllib.parse import parse_qs
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -57,6 +58,15 @@ async def read_body(request: Request, max_bytes: int, name: str) -> bytes:
         if len(content) > max_bytes:
             raise RequestError(413, "too_big", f"the {name} is larger than {max_bytes} bytes")
     return bytes(content)
+
+
+async def read_form(request: Request, max_bytes: int, max_fields: int = MAX_FIELDS) -> dict[str, list[str]]:
+    """Return the fields of a URL-encoded form; raises RequestError if it is too large."""
+    content = await read_body(request, max_bytes, "form")
+    try:
+        return parse_qs(content.decode("utf-8", "replace"), max_num_fields=max_fields)
+    except ValueError:
+        raise RequestError(413, "too_big", f"the form has more than {max_fields} fields") from None
 
 
 def prompt_tail(prompt: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from subtitle.errors import ServerError
 from subtitled.http import jobs
-from subtitled.http.forms import drain, read_body
+from subtitled.http.forms import drain, read_form
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
 from subtitled.web.status_cache import StatusCache, daemon_timeout
@@ -40,7 +40,7 @@ async def cancel(request: Request) -> Response:
 async def translate(request: Request) -> Response:
     """Translate a job's subtitles to the languages of a form."""
     gateway: Gateway = request.app.state.gateway
-    fields = parse_qs((await read_body(request, MAX_FORM_BYTES, "form")).decode("utf-8", "replace"))
+    fields = await read_form(request, MAX_FORM_BYTES)
     languages = jobs.list_of(fields.get("to", ()))
     async with daemon_timeout():
         await gateway.client.translate(

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -15,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from subtitle.errors import SubtitleError
 from subtitle.progress import tasks_of
 from subtitled.http.errors import RequestError, not_allowed, to_request_error
-from subtitled.http.forms import read_body
+from subtitled.http.forms import read_form
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
 from subtitled.web import reasons
@@ -103,7 +102,7 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
     """Yield a ZIP file; jobs without subtitles are listed in its `errors.txt`."""
     buffer = _ChunkBuffer()
     file: Any = buffer  # typeshed requires more methods than ZipFile uses
-    names: set[str] = set()
+    names: dict[str, int] = {}
     errors = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for job in jobs:
@@ -138,7 +137,10 @@ def folder_of(tag: str) -> list[str]:
     """Return the parts of the folder that the page gave as the tag of an upload; none for another tag."""
     if not tag.endswith("/"):
         return []
-    parts = (re.sub(r'[\\:*?"<>|\x00-\x1f]', "_", part).strip() for part in tag.split("/"))
+    parts = (
+        re.sub(r'[\\:*?"<>|\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]', "_", part).strip()
+        for part in tag.split("/")
+    )
     return [part for part in parts if part.strip(".")]
 
 
@@ -161,22 +163,22 @@ class _ChunkBuffer:
         return data
 
 
-def _unique(name: str, names: set[str]) -> str:
-    """Return a file name that is not in `names`, and add it."""
+def _unique(name: str, names: dict[str, int]) -> str:
+    """Return a file name that is not in `names`, and add it; the value is the last number that a name was given."""
     folder, slash, last = name.rpartition("/")
-    number, unique = 1, name
+    stem, dot, suffixes = last.partition(".")
+    number, unique = names.get(name, 1), name
     while unique in names:
         number += 1
-        stem, dot, suffixes = last.partition(".")
         unique = f"{folder}{slash}{stem} ({number}){dot}{suffixes}"
-    names.add(unique)
+    names[name] = number
+    names.setdefault(unique, 1)
     return unique
 
 
 async def _fields(request: Request) -> dict[str, list[str]]:
     """Return the fields of a URL-encoded form."""
-    content = await read_body(request, MAX_BODY_BYTES, "form")
-    return parse_qs(content.decode("utf-8", "replace"), max_num_fields=2 * MAX_JOBS)
+    return await read_form(request, MAX_BODY_BYTES, 2 * MAX_JOBS)
 
 
 def _jobs(fields: Mapping[str, list[str]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from subtitled.http import operate
 from subtitled.http.auth import require_admin
 from subtitled.http.errors import RequestError
-from subtitled.http.forms import read_body
+from subtitled.http.forms import read_form
 from subtitled.web import rendering
 from subtitled.web.i18n import Translator, language_of
 from subtitled.web.status_cache import StatusCache, daemon_timeout
@@ -36,8 +36,8 @@ async def show_live(request: Request) -> Response:
 
 async def change(request: Request) -> Response:
     """Pause or resume the queue, set the log level, load or unload a model."""
-    content = await read_body(request, operate.MAX_BODY_BYTES, "form")
-    fields = {name: values[-1] for name, values in parse_qs(content.decode("utf-8", "replace")).items()}
+    form = await read_form(request, operate.MAX_BODY_BYTES)
+    fields = {name: values[-1] for name, values in form.items()}
     try:
         changes = msgspec.convert(fields, operate.OperateRequest, strict=False)
     except msgspec.ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,21 +20,29 @@ from subtitled.web.i18n import PARAMETER, Translator, catalogs, language_of, rem
 from subtitled.web.reasons import marked_up
 from subtitled.web.view_models import track_summary
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
+"""Control characters, and those that show a file name in another order: "xfdp.exe" as "exe.pdfx"."""
 _HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Language, Cookie"}
 
 
 @cache
 def _templates() -> jinja2.Environment:
-    """Return the templates; values are escaped, an undefined name is an error."""
+    """Return the templates; values are escaped and printable, an undefined name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("subtitled.web"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals |= {"asset": assets.address, "reason": marked_up, "track_summary": track_summary}
     return environment
+
+
+def _printable(value: object) -> object:
+    """Return a text with U+FFFD for each unprintable character, and any other value as it is."""
+    return _UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value
 
 
 def page(request: Request, template: str, status: int = 200, **context: object) -> Response:

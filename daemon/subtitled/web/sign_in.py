@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from subtitled.http.auth import SESSION_COOKIE, SESSION_S, SIGN_IN, new_session
-from subtitled.http.forms import drain, read_body
+from subtitled.http.forms import drain, read_form
 from subtitled.web import rendering
 
 MAX_BODY_BYTES = 8192
@@ -18,8 +16,7 @@ async def sign_in(request: Request) -> Response:
     """Show the form, or accept it: redirect to the page that was requested before."""
     if request.method == "GET":
         return rendering.sign_in_page(request, 200, target_of(request.query_params.get("next", "/")))
-    content = await read_body(request, MAX_BODY_BYTES, "form")
-    fields = parse_qs(content.decode("utf-8", "replace"), max_num_fields=10)
+    fields = await read_form(request, MAX_BODY_BYTES)
     target = target_of(fields.get("next", ["/"])[-1])
     session = new_session(fields.get("token", [""])[-1].strip(), request.app.state.tokens)
     if session is None:
