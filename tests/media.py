@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
 from functools import cache
@@ -31,6 +32,14 @@ def recording(name: str = "demo.flac") -> NDArray[np.int16]:
 def _decoded(name: str) -> NDArray[np.int16]:
     pcm, _ = soundfile.read(DEMO / name, dtype="int16")
     return np.asarray(pcm)
+
+
+@cache
+def clip(seconds: float = 8.0, name: str = "demo.flac") -> bytes:
+    """Return the first seconds of a demo recording as a FLAC file; a whole one takes two seconds to be transcribed."""
+    file = io.BytesIO()
+    soundfile.write(file, recording(name)[: int(seconds * RATE)], RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def damaged(name: str) -> NDArray[np.int16]:

@@ -116,7 +116,7 @@ def test_daemon_survives_a_burst_of_tcp_connections(tmp_path: Path, limit: int) 
             one.close()
         with Client(f"tcp://{address[0]}:{address[1]}", timeout_s=60) as client:
             assert client.list() == ()
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         assert not daemon.log("worker.lost")
         assert 1 <= len(daemon.log("client.disconnected")) <= MAX_LINES

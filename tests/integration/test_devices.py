@@ -27,7 +27,7 @@ sys.exit(build_server(lambda: (load_config(sys.argv[1], os.environ), devices), o
 def test_a_gpu_that_cannot_be_used_is_reported_and_the_others_work(tmp_path: Path) -> None:
     """No such GPU here, nor its libraries: the daemon names what is wrong, and continues with what there is."""
     with Daemon(tmp_path, command=lambda file: ("-c", PROGRAM, str(file))) as daemon:
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         daemon.spawn()
 
         def failed() -> str | None:

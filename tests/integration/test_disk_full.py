@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import media
 from daemon import Daemon, eventually
 from subtitle import Client, ServerError
 from subtitled.config import schema
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
+TALK = media.clip(name="demo-zh.flac")
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def test_subtitles_wait_for_a_full_output_disk(tmp_path: Path) -> None:
     ):
         daemon.start()
         filler = fill(daemon.outbox)
-        path, other = daemon.drop(DEMO_ZH, "talk.flac"), daemon.drop(DEMO_ZH, "other.flac")
+        path, other = daemon.drop(TALK, "talk.flac"), daemon.drop(TALK, "other.flac")
         daemon.wait_for_log("disk.full")
         eventually(lambda: [job.state for job in daemon.jobs()] == ["writing"] * 2, "both wait")
         assert [path for path in daemon.outbox.iterdir() if not is_temporary(path.name)] == [filler]
@@ -75,7 +75,7 @@ def test_daemon_waits_for_a_full_state_disk_and_loses_nothing(tmp_path: Path) ->
     ):
         daemon.start()
         filler = fill(tmp_path / "state")
-        path = daemon.drop(DEMO_ZH, "talk.flac")
+        path = daemon.drop(TALK, "talk.flac")
         daemon.wait_for_log("disk.full")
         workers = daemon.workers()
         with Client(daemon.endpoint, timeout_s=20.0) as client:

@@ -83,7 +83,7 @@ def test_inbox_that_hangs_stops_no_other_inbox(daemon: Daemon) -> None:
         eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as hung")
         assert is_in_metrics(daemon, bad)
         assert daemon.log("folder.hung")[-1]["path"] == str(bad)
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_log("config.loaded")
@@ -95,9 +95,9 @@ def test_output_that_hangs_holds_up_its_own_jobs_alone(daemon: Daemon) -> None:
     outbox = daemon.folder / "bad-out"
     daemon.start()
     with HungMount(outbox):
-        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=daemon.folder / "bad")
+        waiting = daemon.drop(media.clip(), "waiting.flac", inbox=daemon.folder / "bad")
         eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         job = daemon.job_of(waiting)
         assert job is not None
@@ -134,7 +134,7 @@ def test_file_that_is_being_read_when_its_mount_hangs_waits_for_it(tmp_path: Pat
         daemon.spawn()
         assert mount.is_hung.wait(60), daemon.tail()
         daemon.wait_for_log("worker.lost", cause="no progress in decoding for 2 s")
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         waiting = daemon.query("SELECT state, losses FROM jobs WHERE state != 'done'")
         assert waiting == [("queued", 0), ("queued", 0)]
@@ -159,7 +159,7 @@ def test_file_waits_for_a_mount_that_has_gone_and_one_that_cannot_be_read_fails(
         mount.unreadable = "scratched.flac"
         mount.resume()
         assert daemon.wait_for(bad / "talk.flac").state == "done"
-        daemon.drop(media.DEMO / "demo.flac", "scratched.flac", inbox=shared)
+        daemon.drop(media.clip(), "scratched.flac", inbox=shared)
         failed = daemon.wait_for(bad / "scratched.flac")
         assert failed.state == "failed"
         assert "Input/output error" in failed.cause
@@ -176,12 +176,12 @@ def test_files_of_an_unmounted_inbox_wait_and_a_deleted_one_fails(tmp_path: Path
     with Daemon(tmp_path, inboxes=inboxes) as daemon, BindMount(shared, bad) as mount:
         daemon.start()
         with stopped_workers(daemon, "prepare"):
-            daemon.drop(media.DEMO / "demo.flac", "a.flac", inbox=shared)
-            daemon.drop(media.DEMO / "demo-zh.flac", "deleted.flac", inbox=shared)
+            daemon.drop(media.clip(), "a.flac", inbox=shared)
+            daemon.drop(media.clip(), "deleted.flac", inbox=shared)
             eventually(lambda: len(daemon.query("SELECT 1 FROM jobs")) == 2, "both are accepted")
             mount.close()
         eventually(lambda: hung_folders(daemon) == {str(bad)}, "the inbox is shown as not available")
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         daemon.stop()
         daemon.start()
@@ -206,7 +206,7 @@ def test_job_waits_for_an_output_that_was_unmounted(tmp_path: Path) -> None:
     with Daemon(tmp_path, inboxes=INBOXES) as daemon, BindMount(shared, outbox) as mount:
         daemon.start()
         with stopped_workers(daemon, "cpu"):
-            waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=tmp_path / "bad")
+            waiting = daemon.drop(media.clip(), "waiting.flac", inbox=tmp_path / "bad")
             eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
             mount.close()
         eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as not available")
@@ -228,9 +228,9 @@ def test_job_waits_for_a_dead_mount_below_its_output(tmp_path: Path) -> None:
         below.mkdir()
         with HungMount(below) as mount:
             mount.lose_server()
-            waiting = daemon.drop(media.DEMO / "demo.flac", "films/waiting.flac", inbox=tmp_path / "bad")
+            waiting = daemon.drop(media.clip(), "films/waiting.flac", inbox=tmp_path / "bad")
             eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
-            other = daemon.drop(media.DEMO / "demo.flac", "other.flac", inbox=tmp_path / "bad")
+            other = daemon.drop(media.clip(), "other.flac", inbox=tmp_path / "bad")
             assert daemon.wait_for(other).state == "done"
             job = daemon.job_of(waiting)
             assert job is not None
@@ -245,12 +245,12 @@ def test_job_waits_for_an_output_whose_server_has_gone(daemon: Daemon) -> None:
     daemon.start()
     with HungMount(outbox) as mount:
         mount.lose_server()
-        waiting = daemon.drop(media.DEMO / "demo.flac", "waiting.flac", inbox=daemon.folder / "bad")
+        waiting = daemon.drop(media.clip(), "waiting.flac", inbox=daemon.folder / "bad")
         eventually(lambda: hung_folders(daemon) == {str(outbox)}, "the output is shown as hung")
         job = daemon.job_of(waiting)
         assert job is not None
         assert job.state == "writing"
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
     with BindMount(outbox, outbox):  # without a mount there the subtitles would wait for it
         assert daemon.wait_for(waiting).state == "done"
@@ -263,13 +263,13 @@ def test_daemon_starts_while_folders_hang(daemon: Daemon) -> None:
     bad, outbox = daemon.folder / "bad", daemon.folder / "bad-out"
     with HungMount(bad) as inbox_mount, HungMount(outbox) as output_mount:
         daemon.start()
-        source = daemon.drop(media.DEMO / "demo.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         assert daemon.wait_for(source).state == "done"
         eventually(lambda: hung_folders(daemon) == {str(bad), str(outbox)}, "both are shown as hung")
         inbox_mount.close()
         output_mount.close()
         eventually(lambda: not hung_folders(daemon), "both answer again")
-        late = daemon.drop(media.DEMO / "demo.flac", "late.flac", inbox=bad)
+        late = daemon.drop(media.clip(), "late.flac", inbox=bad)
         assert daemon.wait_for(late).state == "done"
         daemon.stop()
 
@@ -283,7 +283,7 @@ def test_retry_of_a_file_on_a_mount_that_hangs_holds_up_nothing_else(daemon: Dae
     with WireClient(daemon.endpoint) as client:
         with HungMount(bad):
             client.send(Retry(request=client.number(), job=failed.id))
-            source = daemon.drop(media.DEMO / "demo.flac", "other.flac")
+            source = daemon.drop(media.clip(), "other.flac")
             assert daemon.wait_for(source).state == "done"
             assert client.is_silent(0)
         client.receive(Error)

@@ -40,7 +40,7 @@ def transcribers(daemon: Daemon) -> list[WorkerFacts]:
 
 def test_a_model_is_downloaded_once_for_all_workers_and_found_again_without_the_hub(tmp_path: Path) -> None:
     with FakeModelHub(media.DEMO / "model") as hub, daemon_with(hub, tmp_path) as daemon:
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         daemon.start()
         eventually(lambda: len(transcribers(daemon)) == 2, "both workers have the model")
         assert hub.fetched["model.bin"] == 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec import structs
 
+import media
 from daemon import Daemon, eventually
 from subtitled.config import schema
 from subtitled.config.load import to_toml
@@ -18,7 +18,7 @@ from subtitled.config.load import to_toml
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEMO_ZH = Path(str(files("subtitled") / "demo" / "demo-zh.flac"))
+TALK = media.clip(name="demo-zh.flac")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -
     faults = daemon.wait_for_log("config.rejected")["faults"]
     assert any("model.beam_size" in fault for fault in faults)
     assert any("pool.queue" in fault for fault in faults)
-    path = daemon.drop(DEMO_ZH, "talk.flac")
+    path = daemon.drop(TALK, "talk.flac")
     assert daemon.wait_for(path).state == "done"
     daemon.stop()
 
@@ -69,7 +69,7 @@ def test_new_inbox_is_watched(daemon: Daemon, tmp_path: Path) -> None:
     other = schema.InboxConfig(path=str(tmp_path / "other"), output=str(tmp_path / "other-out"), settle_s=0.2)
     reload(daemon, inbox=(*daemon.config.inbox, other))
     daemon.wait_for_log("config.loaded")
-    path = daemon.drop(DEMO_ZH, "talk.flac", inbox=tmp_path / "other")
+    path = daemon.drop(TALK, "talk.flac", inbox=tmp_path / "other")
     assert daemon.wait_for(path).state == "done"
     assert (tmp_path / "other-out" / "talk.zh.srt").is_file()
 
@@ -79,7 +79,7 @@ def test_work_waits_without_space_and_goes_on_automatically(daemon: Daemon) -> N
     """A reserve above what is free stops new files, says so once, and lets them go when there is space."""
     reload(daemon, state=structs.replace(daemon.config.state, reserve_mb=1_048_576))
     daemon.wait_for_log("disk.full")
-    first, second = daemon.drop(DEMO_ZH, "one.flac"), daemon.drop(DEMO_ZH, "two.flac")
+    first, second = daemon.drop(TALK, "one.flac"), daemon.drop(TALK, "two.flac")
     daemon.wait_for_log("inbox.paused")
     assert not daemon.jobs()
     reload(daemon)

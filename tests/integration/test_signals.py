@@ -89,7 +89,7 @@ def test_sigusr1_logs_more_and_then_less_again(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGUSR1)
             daemon.wait_for_log("log.level", to=level, before=before, by="SIGUSR1")
             if level == "debug":
-                daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac"))
+                daemon.wait_for(daemon.drop(media.clip(), "talk.flac"))
                 assert daemon.log("lease.sent")
         assert daemon.workers() == workers
         daemon.stop()

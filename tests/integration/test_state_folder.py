@@ -40,7 +40,7 @@ def test_deleted_state_folder_stops_new_work(tmp_path: Path) -> None:
         daemon.wait_for_log("state.lost")
         assert daemon.stats().is_state_lost
         eventually(lambda: "was deleted or replaced" in readiness(daemon), "the daemon is not ready")
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         with WireClient(daemon.endpoint) as client:  # `Client` would repeat the Submit for a while
             client.send(submit_of(client.number(), b"sound"))
             refused = client.receive(Error)
@@ -60,7 +60,7 @@ def test_state_folder_that_is_moved_back_is_used_again(tmp_path: Path) -> None:
         daemon.start()
         (tmp_path / "state").rename(tmp_path / "elsewhere")
         eventually(lambda: daemon.stats().is_state_lost, "the loss is noticed")
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         daemon.wait_for_log("inbox.paused")
         (tmp_path / "elsewhere").rename(tmp_path / "state")
         daemon.wait_for_log("state.recovered")
@@ -75,7 +75,7 @@ def test_job_in_progress_waits_until_its_end_can_be_stored(tmp_path: Path) -> No
         stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        source = daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        source = daemon.drop(media.clip(), "talk.flac")
         eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
         (tmp_path / "state").rename(tmp_path / "elsewhere")
         daemon.wait_for_log("state.lost")
@@ -108,10 +108,10 @@ def test_lost_state_folder_refuses_every_request_that_changes_it(tmp_path: Path)
     with Daemon(tmp_path) as daemon:
         daemon.start()
         stopped = [pid for worker, pid in daemon.workers().items() if worker.startswith("cpu")]
-        done = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "done.flac"))
+        done = daemon.wait_for(daemon.drop(media.clip(), "done.flac"))
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        daemon.drop(media.clip(), "talk.flac")
         eventually(lambda: daemon.stats().jobs.get("transcribing") == 1, "the job is transcribed")
         (running,) = daemon.client.list(("transcribing",))
         with WireClient(daemon.endpoint) as client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DEMO_ZH = (files("subtitled") / "demo" / "demo-zh.flac").read_bytes()
+DEMO_ZH = media.clip(name="demo-zh.flac")
 NOISE = random.Random(4).randbytes(6 * 2**20)
 """No media at all: its job fails as soon as it is read."""
 
@@ -66,7 +65,7 @@ def test_an_uploaded_file_comes_back_as_subtitles_and_leaves_nothing_behind(
     assert (facts.source, facts.tag, facts.size) == ("演讲_.flac", "first", len(DEMO_ZH))
     done = ended(sender, facts.id)
     assert (done.state, done.language, done.outputs) == ("done", "zh", ())
-    assert "请打开蓝色的窗户" in sender.fetch(facts.id).decode()
+    assert "现在早上八点" in sender.fetch(facts.id).decode()
     eventually(lambda: not spool(daemon, facts.id), "the media is gone")
     assert list(daemon.outbox.iterdir()) == []
 
@@ -118,7 +117,7 @@ def test_an_upload_goes_on_after_the_daemon_was_killed(tmp_path: Path) -> None:
             sender.send_to(second, DEMO_ZH)
             sender.commit(second.job)
             assert ended(sender, second.job).state == "done"
-            assert "请打开蓝色的窗户" in sender.fetch(second.job).decode()
+            assert "现在早上八点" in sender.fetch(second.job).decode()
 
 
 def test_a_job_survives_the_daemon_after_its_commit(tmp_path: Path) -> None:

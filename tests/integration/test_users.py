@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 import zmq
 
+import media
 from commands import run_command
 from daemon import eventually
 from daemon_with_keys import DaemonWithKeys
@@ -25,7 +25,7 @@ from wire_client import WireClient, submit_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEMO_ZH = (files("subtitled") / "demo" / "demo-zh.flac").read_bytes()
+DEMO_ZH = media.clip(name="demo-zh.flac")
 
 
 @pytest.fixture(scope="module")
