@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 import media
+from commands import run_command
 from daemon import Daemon, eventually
 from subtitle import Client, SubtitleError
 from subtitled.config import schema
@@ -86,7 +87,7 @@ def done_segments(home: Path) -> int:
     return 0
 
 
-def test_files_and_folders_get_subtitles_beside_them(home: Path, tmp_path: Path) -> None:
+def test_files_and_folders_get_subtitles_beside_them_once(home: Path, tmp_path: Path) -> None:
     first = talk(tmp_path / "talk.wav")
     (tmp_path / "more" / "deep").mkdir(parents=True)
     second = talk(tmp_path / "more" / "deep" / "second talk.flac", 6)
@@ -101,21 +102,19 @@ def test_files_and_folders_get_subtitles_beside_them(home: Path, tmp_path: Path)
     for client in private_clients(home):
         with pytest.raises(SubtitleError):
             client.ping()
-
-
-def test_a_file_that_is_done_is_not_transcribed_again(home: Path, tmp_path: Path) -> None:
-    file = talk(tmp_path / "talk.wav")
-    assert run(home, file, "--model", "demo").returncode == 0
+    # A file that is done is not transcribed again.
     (tmp_path / "talk.en.srt").unlink()
-    again = run(home, file, "--model", "demo")
-    assert (again.returncode, again.stdout) == (0, f"{tmp_path}/talk.en.srt\n")
+    again = run(home, first, "--model", "demo", "--format", "srt,vtt")
+    assert again.returncode == 0, again.stderr
+    assert f"{tmp_path}/talk.en.srt" in again.stdout.splitlines()
+    assert (tmp_path / "talk.en.srt").is_file()
     assert "transcribing" not in again.stderr
 
 
 @pytest.mark.long
 def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Path) -> None:
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
-    long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")
+    long, short = talk(tmp_path / "long.wav", 300), talk(tmp_path / "short.wav")
     process = start(home, short, long, "--model", "demo")
     eventually(
         lambda: done_segments(home) >= 3 and (tmp_path / "short.en.srt").exists(),
@@ -170,7 +169,13 @@ def test_wrong_usage_is_reported_before_anything_starts(
 ) -> None:
     (tmp_path / "empty").mkdir()
     names = {"talk": talk(tmp_path / "talk.wav", 1), "empty": tmp_path / "empty"}
-    done = run(home, *(word.format(**names) for word in words))
+    words = [word.format(**names) for word in words]
+    # The last case as a process of its own.
+    done = (
+        run(home, *words)
+        if words[0] == str(names["empty"])
+        else run_command("subtitled", "transcribe", *words, environ=environ(home))
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert not home.exists()
@@ -190,10 +195,11 @@ def test_a_model_that_is_not_available_is_status_3_with_a_remedy(home: Path, tmp
     assert "--model FOLDER" in done.stderr
 
 
-def test_a_running_daemon_is_used_and_named(home: Path, tmp_path: Path) -> None:
+def test_a_running_daemon_is_used_and_named_with_each_of_its_models(home: Path, tmp_path: Path) -> None:
     file = talk(tmp_path / "talk.wav")
+    copy = schema.NamedModelConfig(name="copy", source=str(media.DEMO / "model"))
     (tmp_path / "daemon").mkdir()
-    with Daemon(tmp_path / "daemon") as daemon:
+    with Daemon(tmp_path / "daemon", models=(copy,)) as daemon:
         daemon.start()
         done = run(home, file, "--config", daemon.config_file)
         assert done.returncode == 0, done.stderr
@@ -201,20 +207,11 @@ def test_a_running_daemon_is_used_and_named(home: Path, tmp_path: Path) -> None:
             f"Using the running daemon at {daemon.sockets}/clients.sock with the model demo." in done.stderr
         )
         assert done.stdout == f"{tmp_path}/talk.en.srt\n"
-        assert len(daemon.client.list()) == 1
-    assert not home.exists()
-
-
-def test_a_running_daemon_is_used_for_each_of_its_models(home: Path, tmp_path: Path) -> None:
-    file = talk(tmp_path / "talk.wav")
-    copy = schema.NamedModelConfig(name="copy", source=str(media.DEMO / "model"))
-    (tmp_path / "daemon").mkdir()
-    with Daemon(tmp_path / "daemon", models=(copy,)) as daemon:
-        daemon.start()
+        (first,) = daemon.client.list()
         done = run(home, file, "--config", daemon.config_file, "--model", "copy")
         assert done.returncode == 0, done.stderr
         assert "with the model copy." in done.stderr
-        (job,) = daemon.client.list()
+        (job,) = (job for job in daemon.client.list() if job.id != first.id)
         assert (job.model, job.model_reason) == ("copy", "requested")
     assert not home.exists()
 
