@@ -16,7 +16,7 @@ from subtitled.core.transcription import DecisionKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLIPS = 40
+CLIPS = 20
 BATCH = 16
 
 
@@ -45,7 +45,7 @@ def count(daemon: Daemon, metric: str) -> float:
 
 
 def test_clips_dropped_together_share_leases(daemon: Daemon) -> None:
-    """Forty clips become ready while the worker is stopped, which makes it look slow: its leases are bounded by time."""
+    """Twenty clips become ready while the worker is stopped, which makes it look slow: its leases are bounded by time."""
     before = count(daemon, "subtitled_batch_fill_ratio_count")
     worker = daemon.workers()["cpu0.1"]
     os.kill(worker, signal.SIGSTOP)

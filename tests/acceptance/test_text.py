@@ -51,7 +51,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     ) as running:
         mixtures = media.mixtures()
         for name in MIXED:
-            media.write_sound(folder / f"{name}.flac", mixtures[name][: 40 * media.RATE])
+            media.write_sound(folder / f"{name}.flac", mixtures[name][: 30 * media.RATE])
         for name in FILES:
             source = folder / name if (folder / name).exists() else media.DEMO / name
             running.drop(source, name)

@@ -54,18 +54,20 @@ def likeness(segments: list[IngestedSegment], source: NDArray[np.int16] = SPEECH
     return float(np.corrcoef(np.concatenate([segment.pcm for segment in segments]), wanted)[0, 1])
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 @pytest.mark.parametrize(
-    ("channels", "mix"),
+    ("name", "channels", "mix"),
     [
-        ((SPEECH, -SPEECH), "left"),
-        ((SPEECH, SPEECH), "stereo"),
-        ((QUIET, SPEECH), "sum"),
-        ((SPEECH, LOUD), "left"),
-        ((LOUD, LOUD[::-1], SPEECH, LOUD, LOUD, LOUD[::-1]), "centre"),
-        ((SPEECH, SPEECH, QUIET, LOUD, QUIET, QUIET), "surround"),
+        pytest.param("a.wav", (SPEECH, -SPEECH), "left", id="inverted"),
+        pytest.param("a.flac", (SPEECH, -SPEECH), "left", id="inverted, FLAC"),
+        pytest.param("a.wav", (SPEECH, SPEECH), "stereo", id="same"),
+        pytest.param("a.flac", (QUIET, SPEECH), "sum", id="one channel"),
+        pytest.param("a.wav", (SPEECH, LOUD), "left", id="beside noise"),
+        pytest.param(
+            "a.flac", (LOUD, LOUD[::-1], SPEECH, LOUD, LOUD, LOUD[::-1]), "centre", id="centre, FLAC"
+        ),
+        pytest.param("a.wav", (LOUD, LOUD[::-1], SPEECH, LOUD, LOUD, LOUD[::-1]), "centre", id="centre"),
+        pytest.param("a.wav", (SPEECH, SPEECH, QUIET, LOUD, QUIET, QUIET), "surround", id="fronts"),
     ],
-    ids=["inverted", "same", "one channel", "beside noise", "centre", "fronts"],
 )
 def test_speech_is_clear_in_whatever_channels_it_is(
     tmp_path: Path, name: str, channels: tuple[NDArray[np.int16], ...], mix: str

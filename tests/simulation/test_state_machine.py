@@ -157,4 +157,4 @@ class Daemon(RuleBasedStateMachine):
 
 
 TestDaemon = Daemon.TestCase
-TestDaemon.settings = settings(max_examples=120, stateful_step_count=25)
+TestDaemon.settings = settings(max_examples=60, stateful_step_count=25)
