@@ -44,7 +44,7 @@ def changed_segment(event: Event) -> int | None:
 
 
 class OrderedText:
-    """Releases the cues of segments in the order of time, each once it cannot change any more."""
+    """Releases the cues of segments in the order of time, each once it can no longer change."""
 
     def __init__(self) -> None:
         self._waiting: set[int] = set()

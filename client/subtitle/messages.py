@@ -50,7 +50,7 @@ Flag = Literal["default", "sdh", "forced"]
 """A flag for players in the name of a subtitle file: talk.en.forced.srt."""
 Chinese = Literal["auto", "off", "tw", "tw+words", "hk", "cn", "cn+words"]
 """Characters of Chinese text: of Taiwan, Hong Kong or the mainland, "+words" with the words of that place; "off": as the model
-wrote them; "auto": those that the name of the language asks for ("zh-Hant", "zh-HK", "chs"), else "off"."""
+wrote them; "auto": those in the language tag ("zh-Hant", "zh-HK", "chs"), else "off"."""
 
 
 AudioTrackOption = Annotated[int, Meta(ge=1, le=1000)] | Annotated[str, Meta(max_length=32)]
@@ -71,7 +71,7 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(max_length=200)] = ""
     """Name of one of the server's models; "": chosen by task and language, else the default."""
     language: Annotated[str, Meta(max_length=32)] = "auto"
-    """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (each segment its own)."""
+    """A language by any usual name ("en", "ger", "pt-BR"), "auto" (one a file, by vote) or "multi" (several languages in one file)."""
     audio_track: AudioTrackOption = "auto"
     """"auto": the one in `language`, the default one, or the first with speech; commentary only if nothing else is there."""
     channels: Channels = "mix"
@@ -589,7 +589,7 @@ class Reorder(_Message, frozen=True, kw_only=True):
 
 
 class Dismiss(_Message, frozen=True, kw_only=True):
-    """Dismisses the failure of a job: the web page does not report it any more, the job stays in lists."""
+    """Dismisses the failure of a job: the web page no longer reports it, the job stays in lists."""
 
     job: str
 

@@ -323,7 +323,7 @@ class Requests:
             elif stream.room and not held:
                 stream.end(final_options() if final_options is not None else None)
                 continue
-            # With room left there is more to send: messages that are there are read, without waiting for others.
+            # There is more to send: read the messages that have arrived, without waiting for others.
             received: Received = yield Receive(
                 0.0 if stream.room else min(stream.deadline, time.monotonic() + POLL_S)
             )
@@ -390,7 +390,7 @@ class Requests:
         return (yield from self._first(message, ms.JobInfo)).job
 
     def dismiss(self, job: str) -> Request[ms.JobFacts]:
-        """Dismiss the failure of a job: the web page does not report it any more."""
+        """Dismiss the failure of a job: the web page no longer reports it."""
         return (yield from self._first(ms.Dismiss(request=self._next(), job=job), ms.JobInfo)).job
 
     def retry(self, job: str) -> Request[ms.JobFacts]:
@@ -674,7 +674,7 @@ class Requests:
             if not is_sent:
                 upload.connection_lost(time.monotonic())
                 break
-            # Messages that are there are read between two chunks, so that the window moves while it is filled.
+            # Messages that have arrived are read between two chunks, so that the window moves while it is filled.
             received = yield from self._receive(upload, 0.0)
             if received.message is not None:
                 return received
@@ -906,4 +906,4 @@ def _check_deadline(until: float, message: str) -> None:
 
 
 def _ignore(_progress: Progress) -> None:
-    """Do nothing with progress that the caller did not ask for."""
+    """Ignore progress."""

@@ -113,7 +113,7 @@ def print_job(console: Console, job: JobFacts) -> None:
     if job.started_ms and job.ended_ms:
         wall_s = (job.ended_ms - job.started_ms) / 1000
         is_whole = job.state == "done" and wall_s > 0  # a cancelled job has not transcribed all of its audio
-        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x realtime)" if is_whole else ""
+        speed = f" ({job.audio_ms / 1000 / wall_s:.1f}x real time)" if is_whole else ""
         rows.append(("took", f"{wall_s:.1f} s{speed}"))
     rows += [("cause", job.cause)] if job.cause else []
     rows += [("output", path) for path in job.outputs]
@@ -320,7 +320,7 @@ def screen(
     """Return the screen of `subtitle top`, with `max_jobs` jobs at most."""
     stats = now.stats
     since_start = stats.audio_ms / 1000 / stats.uptime_s if stats.uptime_s > 0 else 0.0
-    current = f"{speed.total:.1f}x realtime now, " if speed.total is not None else ""
+    current = f"{speed.total:.1f}x real time now, " if speed.total is not None else ""
     head = Text(f"subtitled {welcome.server}", style="bold")
     head.append(
         f"  {welcome.model}, up {clock(stats.uptime_s)}; {current}{since_start:.1f}x since the start",

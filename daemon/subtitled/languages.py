@@ -65,7 +65,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "jp": "ja", "cn": "zh", "kr": "ko", "cz": "cs", "dk": "da", "gr": "el", "ua": "uk", "br-pt": "pt", "us": "en",
     # Languages that Whisper knows under the code of a close one.
     "jv": "jw", "nb": "no", "fil": "tl", "cmn": "zh", "ekk": "et", "zsm": "ms", "lvs": "lv", "pes": "fa", "prs": "fa",
-    # Members of a macrolanguage that langcodes keeps apart from it.
+    # Members of a macrolanguage that langcodes treats as separate languages.
     "arb": "ar", "arz": "ar", "ary": "ar", "apc": "ar", "acm": "ar", "als": "sq", "pbt": "ps", "pbu": "ps", "pnb": "pa",
 }  # fmt: skip
 """Names and codes that langcodes does not know, or knows as another language."""
@@ -115,7 +115,7 @@ def _code_of_standard(tag: str) -> str | None:
         found = Language.get(tag)
         languages = [found.language or "", primary, found.prefer_macrolanguage().language or ""]
     except ValueError:
-        # A well-known language with a wrong rest.
+        # A known language with invalid subtags.
         languages = [primary]
     for one in languages:
         known = one if one in _ENGLISH_NAMES else _ALIASES.get(one)
@@ -152,7 +152,7 @@ def _is_latin(name: str) -> bool:
 
 
 def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
-    """Return the Chinese characters that the name of a language asks for; "off" if it names no script and no region.
+    """Return the variant of Chinese characters in the name of a language; "off" if it names no script and no region.
 
     Traditional characters are those of Taiwan, unless the region is Hong Kong or Macau.
     """

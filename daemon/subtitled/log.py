@@ -286,7 +286,7 @@ def _remember(name: str, line: str) -> None:
 
 
 def _read_lines(pipe: int) -> None:
-    """Keep the lines of child processes. A decoder that a media file has taken over may write anything."""
+    """Keep the lines of child processes. A decoder that a malicious media file controls may write anything."""
     rest = b""
     while data := os.read(pipe, 65_536):
         *records, rest = (rest + data).split(b"\0")

@@ -36,7 +36,7 @@ def test_demo_prints_correct_subtitles_and_leaves_nothing_behind() -> None:
         assert text in " ".join(done.stdout.split())
     assert re.fullmatch(
         r"Complete: 2 files \| 4 segments \| 2 devices: cpu0, cpu1 \| 92\.0 s of audio in \d+\.\d s"
-        r" \| Speed: \d+\.\dx realtime",
+        r" \| Speed: \d+\.\dx real time",
         done.stdout.splitlines()[-1],
     )
     assert left == []

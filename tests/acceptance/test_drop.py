@@ -241,7 +241,7 @@ def test_each_segment_and_each_job_has_its_line_in_the_log(daemon: Daemon) -> No
     assert line["segments"] == job.segments["done"]
     assert line["skipped"] == 0
     assert line["devices"] == "cpu0,cpu1"
-    assert line["speed"].endswith("x realtime")
+    assert line["speed"].endswith("x real time")
     assert line["duration_s"] == 58.0
 
 

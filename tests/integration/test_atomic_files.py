@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
 
 
 def run(script: str, folder: Path) -> None:
-    """Run `script` in a process of its own, with the folder as its argument."""
+    """Run `script` in a separate process, with the folder as its argument."""
     subprocess.run([sys.executable, "-c", script, folder], timeout=30, check=False)
 
 

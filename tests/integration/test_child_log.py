@@ -57,7 +57,7 @@ def test_last_lines_contain_those_of_child_processes(monkeypatch: pytest.MonkeyP
 
 
 def test_a_flood_of_records_is_dropped_but_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that a media file has taken over must not take the daemon's processor time."""
+    """A child that a malicious media file controls must not take the daemon's processor time."""
     monkeypatch.setattr(log, "_line_pipe", None)
     monkeypatch.setattr(log, "CHILD_LINES", deque(maxlen=30_000))
     log.remember_lines()

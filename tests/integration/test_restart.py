@@ -173,7 +173,7 @@ def reader(daemon: Daemon) -> str:
 
 @pytest.mark.long
 def test_stopped_workers_are_killed_and_replaced(tmp_path: Path, long: Path, undisturbed: Transcript) -> None:
-    """A process that is there and does nothing, as one that hangs in a driver."""
+    """A process that exists and does nothing, like one that hangs in a driver."""
     with daemon_in(tmp_path, IMPATIENT, pool=TWO_SLOTS) as daemon:
         daemon.drop(long, "long.flac")
         daemon.start()

@@ -43,7 +43,7 @@ class Case(Struct, frozen=True, kw_only=True):
     shift_s: tuple[float, float] = (0.0, 0.0)
     """How much later than in the recording each sentence is played."""
     heard: tuple[int, ...] = (0, 1)
-    """The sentences that are there."""
+    """The sentences in the file."""
     damaged_s: tuple[float, float] | None = None
     """Where audio is lost, as far as the damage reaches; None: nowhere."""
     form: str = ""

@@ -120,7 +120,7 @@ class FakeMailbox:
         return MAILBOX
 
     def drain(self, limit: int = 1_000_000) -> Iterable[Any]:
-        """Take the items that are there."""
+        """Take all items."""
         for _ in range(min(limit, len(self.items))):
             yield self.items.popleft()
 
@@ -170,7 +170,7 @@ class FakeWatcher:
         self._report = report
 
     def start(self) -> None:
-        """Report all files that are there."""
+        """Report all existing files."""
         self._run.watcher = self
         for path in list(self._run.history.inbox):
             self.notice(path)

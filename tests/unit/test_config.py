@@ -166,7 +166,7 @@ def test_all_faults_of_a_bad_file_are_reported_at_once(tmp_path: Path) -> None:
         "inbox[1].settle_s: -1 is not allowed (0 to 3600) [FILE]",
         "segments.max_segment_s: 0 is not allowed (1 to 30) [SUBTITLED_SEGMENTS__MAX_SEGMENT_S in the environment]",
         'pool.devices: ["gpu0"] is not allowed ("auto", or a list of "cpu", "cuda:N", "cuda:GPU-uuid" or "cuda:MIG-uuid"',
-        'inbox[1].language: "klingon" is not allowed ("auto", "multi" (each segment its own), or one of af am',
+        'inbox[1].language: "klingon" is not allowed ("auto", "multi" (several languages in one file), or one of af am',
         'inbox[1].path: "/in/side" is not allowed (a folder neither the same as, in, nor around inbox[0].path (/in)',
         'inbox[0].output: "/in/out" is not allowed (a folder outside it, or "beside"; inbox[0].path (/in) is watched',
         'listen.clients[0]: "tcp://0.0.0.0:9000" is not allowed (tcp:// only on loopback',

@@ -48,6 +48,7 @@ def test_no_line_of_help_is_cut_off_or_wider_than_the_terminal(
     lines = page(program, path, columns)
     assert [line for line in lines if line.rstrip().endswith("...") and "[ARGS]" not in line] == []
     assert [line for line in lines if len(line) > columns and "subtitle completion" not in line] == []
+    assert [line for line in lines if "\\b" in line] == [], "click reads the character, not its escape"
 
 
 @pytest.mark.parametrize("program", [client, daemon], ids=lambda program: program.name)

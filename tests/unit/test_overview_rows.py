@@ -115,7 +115,7 @@ def test_only_a_job_that_is_done_has_a_speed(state: str, *, is_shown: bool) -> N
     ended = replace(FACTS, state=state, started_ms=1_000, ended_ms=3_000, audio_ms=60_000)
     print_job(Console(file=output, width=100), ended)
     assert "2.0 s" in output.getvalue()
-    assert ("realtime" in output.getvalue()) == is_shown
+    assert ("real time" in output.getvalue()) == is_shown
 
 
 @pytest.mark.parametrize(

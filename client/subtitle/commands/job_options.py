@@ -15,7 +15,7 @@ _OPTIONS = (
     click.option(
         "--language",
         metavar="CODE",
-        help='Such as en, zh-Hant; default: "auto" (one language per file); "multi": each segment separately.',
+        help='Such as en, zh-Hant; default: "auto" (one language per file); "multi": several languages.',
     ),
     click.option(
         "--audio-track",

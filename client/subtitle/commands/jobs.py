@@ -277,7 +277,7 @@ def retry(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: boo
 @as_json
 @with_client
 def dismiss(client: Client, jobs: tuple[str, ...], tag: str | None, *, is_all: bool, is_json: bool) -> None:
-    """Dismiss failures: the web page does not report these jobs any more, until they are retried and fail again."""
+    """Dismiss failures: the web page no longer reports these jobs, until they are retried and fail again."""
     chosen = select(client, jobs, states=("failed",), tag=tag, is_all=is_all)
     sys.exit(change(chosen, client.dismiss, _shown(is_json, "dismissed")))
 
@@ -302,7 +302,7 @@ def _shown(is_json: bool, result: str = "") -> Any:
 
 
 def _watch_text(client: Client, job: str, *, is_json: bool) -> None:
-    """Print the text of a job's segments in order, each once it cannot change any more; exit when the job has ended."""
+    """Print the text of a job's segments in order, each once it can no longer change; exit when the job has ended."""
     from subtitle.live_text import OrderedText
     from subtitle.progress_bars import clock
 

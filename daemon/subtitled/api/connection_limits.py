@@ -97,7 +97,7 @@ class _DroppedHandshakes:
 
 
 class ConnectionLimits:
-    """All connections of clients: counted in a thread of its own, the memory check in the server's loop.
+    """All connections of clients: counted in a separate thread, the memory check in the server's loop.
 
     libzmq aborts the process when it cannot accept a connection to a Unix socket for lack of descriptors, so the guard must not
     wait for the loop. At the limit it closes the newest connections and refuses further clients: a Unix socket's name is moved

@@ -1,7 +1,7 @@
 """Downloads of the files that clients submit by their addresses.
 
 The job exists, as RECEIVING, before the first byte is requested; its address is one of its options. So a download outlives the
-daemon: at the next start it continues where it stopped. Each runs in a process of its own (`subtitled.download.process`).
+daemon: at the next start it continues where it stopped. Each runs in a separate process (`subtitled.download.process`).
 """
 
 from __future__ import annotations

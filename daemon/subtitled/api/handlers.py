@@ -67,17 +67,17 @@ MAX_LISTED = 1000
 MAX_QUEUE_LISTED = 20_000
 """Jobs that a list in the order of the queue searches; the next page continues after them."""
 MAX_QUERIES = 64
-"""Lists and states of all clients that are read or queued."""
+"""Maximum lists and states of all clients that are being read or queued."""
 MAX_QUERIES_OF_ONE = 16
-"""Of one client's key."""
+"""Maximum of these for one client's key."""
 MAX_PATHS = 64
-"""Paths of one folder that are looked up at once: a hung mount answers none."""
+"""Maximum paths of one folder that are checked at once: on a mount that hangs, no check ends."""
 MAX_RENDERED = 32
-"""Answers rendered at once; each holds all results of a job."""
+"""Maximum answers rendered at once; each has all results of a job in memory."""
 MAX_CUES_BYTES = 4 * 2**20
-"""Of the cues in a SaveCues, in JSON."""
+"""Maximum size of the cues in a SaveCues, in JSON."""
 RETRY_DRAFTS_S = 60.0
-"""Wait until old drafts are read again, while the database accepts no change."""
+"""Pause before old drafts are read again while the database accepts no change."""
 CANCELLABLE = JOB_LIVE - {JobState.WRITING}
 _log = log.get()
 STATE_LOST = "the server's state folder was deleted"
@@ -473,7 +473,7 @@ class RequestHandlers:
         self._dispatch(ev.CancelRequested(job.id))
 
     def _retry(self, request: int, job: Job, peer: Peer) -> None:
-        """Retry a failed job whose file is there, which is found out in a thread: its mount may hang."""
+        """Retry a failed job if its file exists; a thread checks this, since the mount of the file may hang."""
         _check_retryable(job)
 
         def checked(is_found: bool) -> None:
@@ -687,7 +687,7 @@ class RequestHandlers:
                 " saved: fetch the newest version, and repeat the edit",
             )
         self._send_to_watchers(entries)
-        # The person relies on it, as a client does on a new job.
+        # Answered after the sync: the editor discards its own copy.
         self._durability.when_durable(lambda: self._reply_with_versions(message.request, row, task, peer))
         self.on_edited(job.id)
         if message.draft_session:

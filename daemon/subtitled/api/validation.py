@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 def _refuses(check: Callable[P, T]) -> Callable[P, T]:
-    """Return a check that raises only RefusedError: a fault in it refuses one request, and the daemon continues."""
+    """Return a check that raises only RefusedError: an unexpected error in it refuses one request, and the daemon continues."""
 
     @wraps(check)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:

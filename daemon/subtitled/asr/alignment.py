@@ -31,7 +31,7 @@ class AlignmentWindow(Struct):
     """One window of a batch whose words are to be timed."""
 
     row: int
-    """Its place in the batch."""
+    """Its index in the batch."""
     parts: list[dict[str, Any]]
     """Its phrases, as faster-whisper splits them; each gets `words`."""
     tokenizer: Tokenizer
@@ -132,8 +132,8 @@ def _add_words(
 
     edges = [(part["start"], part["end"]) for part in window.parts]
     rushed = [is_rushed(part, window.tokenizer.timestamp_begin) for part in window.parts]
-    # Given a batch, the method carries the end of the last word from one window over to the next, which has nothing
-    # to do with it: hand it the alignments one by one.
+    # For a batch, the method uses the end of the last word of one window for the next, unrelated one: pass the
+    # alignments one by one.
     WhisperModel.add_word_timestamps(
         AlignedWords(alignment, model.frames_per_second),
         [window.parts],
@@ -152,7 +152,7 @@ def _add_words(
             part["start"], part["end"] = words[0]["start"], max(word["end"] for word in words)
             continue
         if words and not is_closed and words[-1]["end"] > start:
-            # No token says where it ends: a sentence that was not finished, or the first round of a loop.
+            # No token marks its end: an unfinished sentence, or the first round of a loop.
             part["end"] = min(end, words[-1]["end"])
         earliest = start
         for word in words:

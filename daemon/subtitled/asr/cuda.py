@@ -79,7 +79,7 @@ def _instances(pynvml: Any, handle: Any, gpu: Gpu) -> list[Gpu]:
     for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
-        except pynvml.NVMLError:  # a place without an instance
+        except pynvml.NVMLError:  # no instance has this index
             continue
         uuid, name = pynvml.nvmlDeviceGetUUID(instance), pynvml.nvmlDeviceGetName(instance)
         found.append(Gpu(gpu.index, _text(uuid), _text(name), parent=gpu.uuid))
@@ -120,7 +120,7 @@ def _named(gpus: list[Gpu], entry: str) -> list[Gpu]:
 def find_devices(wanted: str | tuple[str, ...], visible: str | None) -> list[Device]:
     """Return one Device for each transcribe worker of this machine, for `pool.devices` = `wanted`.
 
-    `visible` is the daemon's own CUDA_VISIBLE_DEVICES. Raises ConfigError for a GPU that is not there.
+    `visible` is the daemon's own CUDA_VISIBLE_DEVICES. Raises ConfigError for a GPU that does not exist.
     """
     gpus = list_gpus()
     if visible is not None and set(wanted) != {"cpu"}:
@@ -129,7 +129,7 @@ def find_devices(wanted: str | tuple[str, ...], visible: str | None) -> list[Dev
 
 
 def check_visible(gpus: list[Gpu], visible: str) -> None:
-    """Raise ConfigError when CUDA_VISIBLE_DEVICES names something that is not there.
+    """Raise ConfigError when CUDA_VISIBLE_DEVICES names a GPU that does not exist.
 
     CUDA silently ignores it and all entries after it; if it is the first, the work would be done on the CPU.
     """
@@ -148,7 +148,7 @@ def choose_devices(wanted: str | tuple[str, ...], gpus: list[Gpu]) -> list[Devic
     """Return one Device for each transcribe worker.
 
     "auto" is every GPU, else one CPU slot; else a list of "cpu", "cuda:N" (N counts `gpus`) and "cuda:UUID".
-    Raises ConfigError for a GPU that is not there.
+    Raises ConfigError for a GPU that does not exist.
     """
     if isinstance(wanted, str):
         wanted = tuple(f"cuda:{place}" for place in range(len(gpus))) or ("cpu",)
@@ -184,7 +184,7 @@ def choose_devices(wanted: str | tuple[str, ...], gpus: list[Gpu]) -> list[Devic
 def preload_libraries() -> list[str]:
     """Load the pip-installed CUDA libraries by their paths, so that no LD_LIBRARY_PATH is needed.
 
-    Returns the paths that were loaded. Where the packages are not installed, the system's own libraries serve.
+    Returns the paths that were loaded. If the packages are not installed, the system's libraries are used.
     """
     loaded = []
     for package, library in _LIBRARIES:
@@ -209,7 +209,7 @@ def check_libraries() -> None:
     try:
         ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
-        # cuBLAS 13 is no way out: another major version is another binary interface.
+        # cuBLAS 13 cannot replace it: another major version has another binary interface.
         raise ModelError(
             f"{name} cannot be loaded ({error}); install the package nvidia-cublas-cu12 beside the daemon: it is found "
             "there by its path, no LD_LIBRARY_PATH is needed"

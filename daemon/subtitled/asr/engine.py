@@ -400,7 +400,7 @@ class Engine:
         ]
 
     def _detect(self, segments: list[_Segment], encoded: Any, options: TranscriptionOptions) -> None:
-        """Set the language where it is open, from the encoder output that is there anyway; check an uncertain one."""
+        """Detect the languages that are not given, from the encoder output of the batch; check uncertain ones."""
         if all(segment.language is not None for segment in segments):
             return
         if not self.model.model.is_multilingual:

@@ -26,7 +26,7 @@ MAX_REFRAIN_ROUNDS = 8
 
 
 class DecodingAttempt(Struct, frozen=True):
-    """One decoding of one window, measured."""
+    """One decoding of one window, with its measures."""
 
     result: Any
     """CTranslate2's WhisperGenerationResult."""
@@ -169,7 +169,7 @@ def _seed(window: DecodedWindow) -> int:
 
 
 def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
-    """Return a function from a token to what counts of it when words are compared: letters and digits, without case.
+    """Return a function from a token to the part of it that is compared: letters and digits, without case.
 
     A token that is a part of a character stands for itself.
     """

@@ -1,4 +1,4 @@
-"""Whisper's log-mel features, as faster-whisper computes them, in half of the time."""
+"""Whisper's log-mel features: those of faster-whisper, computed in half of the time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW, HOP = 400, 160
-"""Samples of a spectrum, and from one to the next."""
+"""Samples of one spectrum, and the distance between two spectra."""
 _BATCH = 256
 """Spectra computed at once, so that they stay in the processor's cache."""
 

@@ -34,7 +34,7 @@ SIZES = (
     "large", "large-v3-turbo", "turbo", "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3",
     "distil-large-v3.5",
 )  # fmt: skip
-"""Names of models on the hub that faster-whisper knows (`_MODELS` of faster_whisper/utils.py)."""
+"""Names of models on the hub that faster-whisper supports (`_MODELS` of faster_whisper/utils.py)."""
 
 COMPUTE_TYPES = (
     "auto",
@@ -58,7 +58,7 @@ LANGUAGES = tuple(
     sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh yue
     """.split()  # noqa: SIM905 - as a list it would take a hundred lines
 )
-"""The language codes that Whisper knows."""
+"""The language codes of Whisper."""
 
 RAY_HOST = "ray"
 """The key name of the workers that Ray starts."""
@@ -278,7 +278,7 @@ def _check_inbox_values(config: Config, faults: ConfigFaults) -> None:
         language = option_of(inbox.language)
         known = {"auto", "multi", *LANGUAGES, *(code for model in models for code in model.languages)}
         if language not in known and not faults.is_faulty(f"{key}.language"):
-            allowed = f'"auto", "multi" (each segment its own), or one of {" ".join(LANGUAGES)}'
+            allowed = f'"auto", "multi" (several languages in one file), or one of {" ".join(LANGUAGES)}'
             faults.add(f"{key}.language", inbox.language, allowed)
         _check_inbox_model(key, inbox, models, faults)
         if len(set(inbox.tasks)) < len(inbox.tasks):

@@ -37,7 +37,7 @@ _LARGE_V3_MELS = 128
 _ENGLISH_TOKENS = 51_864
 """Vocabulary size of English-only models; multilingual models have more tokens."""
 # Whisper's own README: turbo returns the original language even when asked to translate. The distilled
-# models were trained on transcription alone, and the .en ones know no other language.
+# models were trained on transcription alone, and the .en ones support no other language.
 _TRANSLATOR = re.compile(r"nllb|m2m[-_]?100|madlad|opus[-_]mt", re.IGNORECASE)
 """In the hub ids of translation models."""
 _TRANSCRIBE_ONLY = re.compile(r"(.*[-_])?turbo([-_].*)?|(.*[-_])?distil[-_].*|.*\.en", re.IGNORECASE)
@@ -175,7 +175,7 @@ def can_translate(name: str) -> bool:
 
 
 def is_english_only(name: str) -> bool:
-    """Return whether a model knows English alone, according to its name or its folder's files."""
+    """Return whether a model supports only English, according to its name or its folder's files."""
     folder = Path(name)
     if not folder.is_dir():
         return folder.name.endswith(".en")

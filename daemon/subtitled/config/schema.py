@@ -54,15 +54,15 @@ class NamedModelConfig(_Section, frozen=True):
     languages: tuple[str, ...] = ()
     """Languages that it is for: jobs in them use it unless they name another model."""
     tasks: tuple[Task, ...] = ()
-    """What it can do; (): as its files or its name say."""
+    """Its tasks; (): by its files or its name."""
     devices: tuple[str, ...] = ("*",)
     """Patterns of the worker slots that may hold it, such as "gpu0" and "cpu*"."""
     preload: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Number of workers that load it before a job needs it, and keep it; the others load it when they need it."""
     engine: Literal["auto", "whisper", "ctranslate2", "openai"] = "auto"
-    """"ctranslate2" and "openai" translate text; "auto": "openai" with an `endpoint`, else as the source's files or name say."""
+    """"ctranslate2" and "openai" translate text; "auto": "openai" with an `endpoint`, else by the files or name of the source."""
     translate_from: tuple[str, ...] = ()
-    """Languages that it translates from; (): as its name says, else any."""
+    """Languages that it translates from; (): by its name, else any."""
     translate_to: tuple[str, ...] = ()
     """Languages that it translates to; (): likewise."""
     endpoint: str = ""
@@ -89,9 +89,9 @@ class DecodingConfig(_Section, frozen=True):
     no_speech_threshold: Annotated[float, Meta(ge=0, le=1)] = 0.6
     """Above it, with an improbable text, the segment counts as silence."""
     max_repeats: Annotated[int, Meta(ge=0, le=100)] = 4
-    """Longer loops are cut in a text rejected at every temperature; 0: never."""
+    """In a text rejected at every temperature, more repetitions are cut; 0: never."""
     best_of: Annotated[int, Meta(ge=1, le=20)] = 5
-    """Samples at a temperature above 0, the most probable is used; the first of them has a single one."""
+    """Samples at a temperature above 0, of which the most probable is used; only one sample at the first of these."""
     patience: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
     length_penalty: Annotated[float, Meta(ge=0, le=10)] = 1.0
     repetition_penalty: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
@@ -113,7 +113,7 @@ class PoolConfig(_Section, frozen=True):
     max_models: Annotated[int, Meta(ge=0, le=64)] = 0
     """Maximum models in one worker; 0: as many as its memory allows."""
     queue_mb: Annotated[int, Meta(ge=16, le=65_536)] = 512
-    """Maximum decoded audio that waits in the daemon's memory, in MiB."""
+    """Maximum decoded audio in memory, shared with the workers, in MiB."""
 
 
 class VadConfig(_Section, frozen=True):
@@ -195,7 +195,7 @@ class InboxConfig(_Section, frozen=True):
     on_failed: tuple[str, ...] = ()
     command_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     include: tuple[str, ...] = ()
-    """Globs of the files to accept, below the inbox or by name; empty: all media files but trailers and samples."""
+    """Globs of the files to accept, below the inbox or by name; empty: all media files except trailers and samples."""
     exclude: tuple[str, ...] = ()
     """Globs of files to ignore."""
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
@@ -210,7 +210,7 @@ class InboxConfig(_Section, frozen=True):
     marks: bool = True
     """Keep marks of music and noise, such as [Music]."""
     chinese: Chinese = "auto"
-    """Characters of Chinese text; "auto": as the name of the language asks, else as the model wrote them."""
+    """Characters of Chinese text; "auto": those of the script or region in the language tag, else as the model wrote them."""
     profile: Profile = "default"
     """Layout profile; "auto" below is the profile's limit for the language."""
     max_chars: Literal["auto"] | Annotated[int, Meta(ge=8, le=200)] = "auto"
@@ -306,7 +306,7 @@ class UrlConfig(_Section, frozen=True):
     timeout_s: Annotated[float, Meta(ge=1, le=604_800)] = 7_200.0
     """A download that is not complete after this long has failed."""
     stall_s: Annotated[float, Meta(ge=1, le=3_600)] = 30.0
-    """So has one from which nothing comes for this long."""
+    """A download without data for this long has failed."""
     parallel: Annotated[int, Meta(ge=1, le=16)] = 2
     """Downloads at a time; others wait."""
 

@@ -36,7 +36,7 @@ _PAIR = re.compile(r"opus-mt(?:-tc-(?:big|base))?-([A-Za-z_]+)-([A-Za-z_]+)")
 
 
 class TranslationModelFacts(Struct, frozen=True, kw_only=True):
-    """What a folder's files tell about a translation model."""
+    """Facts about a translation model from the files of its folder."""
 
     family: Family
     tags: dict[str, str]
@@ -53,7 +53,7 @@ class TranslationModelFacts(Struct, frozen=True, kw_only=True):
         ) is not None
 
     def tag(self, language: str) -> str | None:
-        """Return the token of a language by any name, in the script that the name asks for if there is one of it."""
+        """Return the token of a language by any name, in the script that the name requests, if the model has it."""
         found = best_match(language, tuple(self.tags))
         return None if found is None else self.tags[found]
 

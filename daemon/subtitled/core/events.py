@@ -65,7 +65,7 @@ class ModelRequested(Struct, frozen=True, kw_only=True):
 
 
 class UploadExpired(Struct, frozen=True, kw_only=True):
-    """A job's upload was given up."""
+    """A job's upload timed out, or its file was damaged."""
 
     job: str
     cause: str

@@ -32,7 +32,7 @@ _UNREAD = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
 class TextStage(Enum):
-    """What a job that is translated waits for."""
+    """The step of its translations for which a job waits."""
 
     WAITING = "sentences of other jobs are translated"
     PLANNING = "its sentences are read"
@@ -45,7 +45,7 @@ class LiveJob(Struct):
 
     job: Job
     segments: dict[int, Segment]
-    """By index in the plan; of a job that is translated, its text segments."""
+    """By index in the plan; in the state TRANSLATING, its text segments."""
     open_segments: int = 0
     """Segments that are not final."""
     missing_pcm: set[int] = set()
@@ -53,16 +53,16 @@ class LiveJob(Struct):
     pcm_bytes: int = 0
     """PCM in memory."""
     text_plan: int = 0
-    """Number of the last PlanTranslations of a job that is translated."""
+    """Number of the last PlanTranslations of the job."""
     text_stage: TextStage = TextStage.PLANNING
     is_text_outdated: bool = False
-    """Its sentences or languages have changed: they have to be planned again."""
+    """Its sentences or languages have changed and have to be planned again."""
     open_sentences: Counter[str] = field(default_factory=Counter)
     """Sentences that wait for a translation, by language."""
 
 
 def started_entry(job: Job) -> Entry:
-    """Return the entry of a job that does not wait."""
+    """Return the place in the order of jobs in progress."""
     return (0, job.order, job.order, job.id)
 
 
@@ -195,7 +195,7 @@ class LiveJobs:
         return segment
 
     def start_texts(self, job: Job) -> LiveJob:
-        """Drop the audio segments of a job that is translated from now on from memory; the store keeps them."""
+        """Drop the audio segments of a job whose translation begins from memory; the store keeps them."""
         live = self.jobs[job.id]
         for segment in live.segments.values():
             self._count(live, segment, -1)
@@ -206,7 +206,7 @@ class LiveJobs:
     def add_text(self, job: Job, text: TextPlan) -> Segment:
         """Add a text segment."""
         live = self.jobs[job.id]
-        key = SegmentKey(job.id, FIRST_TEXT + len(live.segments))  # none is removed alone
+        key = SegmentKey(job.id, FIRST_TEXT + len(live.segments))  # text segments are removed together
         segment = live.segments[key.index] = Segment(key=key, state=SegmentState.PENDING, text=text)
         self._count(live, segment, 1)
         return segment
@@ -263,7 +263,7 @@ class LiveJobs:
         self.drop_job_pcm(name)
 
     def add_pcm(self, segment: Segment) -> Segment:
-        """Note that a segment's PCM is in memory again."""
+        """Record that a segment's PCM is in memory again."""
         after = replace(segment, has_pcm=True)
         self._put(segment, after)
         return after

@@ -5,7 +5,7 @@ the first lease of it. A model with waiting segments that no worker holds gets a
 workers hold gets another worker only if the waiting work is worth the load.
 
 An admin may load and unload models while the daemon runs. A loaded one is kept by a number of workers, as one with `preload`,
-but gives way to a model with waiting segments that has no room otherwise: no job fails for it.
+but is unloaded if a model with waiting segments has no room otherwise, so that no job fails because of it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Options(Struct, frozen=True, kw_only=True):
     translation_model: str | None = None
     """Name of the model that translates, if `is_translated_too`; None: `model`."""
     language: str = "auto"
-    """A Whisper language code, "auto" (one language per file, by vote) or "multi" (each segment its own)."""
+    """A Whisper language code, "auto" (one language per file, by vote) or "multi" (several languages in one file)."""
     audio_track: str = "auto"
     """A number from 1, a Whisper language code, or "auto"."""
     channels: str = "mix"
@@ -220,7 +220,7 @@ class Job(Struct, frozen=True, kw_only=True):
     untranscribed: int = 0
     """Stretches of speech for which the model gave no text; known when it is written."""
     is_dismissed: bool = False
-    """A client has dismissed its failure: the web page does not report it any more."""
+    """A client has dismissed its failure: the web page no longer reports it."""
 
     @property
     def priority(self) -> int:
@@ -363,7 +363,7 @@ class Feed(Struct, frozen=True, kw_only=True):
     """The worker waits for credit."""
     progressed_at: float = 0.0
     is_abandoned: bool = False
-    """The file is not needed any more; the worker has to stop reading it."""
+    """The file is no longer needed; the worker has to stop reading it."""
 
     @property
     def unused_bytes(self) -> int:

@@ -132,7 +132,7 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.TRANSCRIBING, JobEvent.EXHAUSTED): JobState.FAILED,
     (JobState.WRITING, JobEvent.WRITTEN): JobState.DONE,
     (JobState.WRITING, JobEvent.WRITE_FAILED): JobState.FAILED,
-    # Its transcript is written; whatever happens to the translations, the job does not fail any more.
+    # Its transcript is written; a failed translation does not fail the job.
     (JobState.WRITING, JobEvent.TRANSLATE): JobState.TRANSLATING,
     (JobState.DONE, JobEvent.TRANSLATE): JobState.TRANSLATING,
     (JobState.TRANSLATING, JobEvent.TRANSLATED): JobState.DONE,

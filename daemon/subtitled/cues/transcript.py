@@ -147,7 +147,7 @@ class Transcript(Struct, frozen=True, kw_only=True):
     damaged: tuple[tuple[float, float], ...] = ()
     """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""
     removed: tuple[RemovedPhrase, ...] = ()
-    """Text of the model that was most likely not spoken; no segment contains it any more."""
+    """Text of the model that was most likely not spoken; no segment contains it now."""
     edit: TranscriptEdit | None = None
     """The version of a person's edit, which cues and phrases are from; None: they are the model's."""
     translation: TranscriptTranslation | None = None

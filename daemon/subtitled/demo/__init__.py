@@ -78,7 +78,7 @@ def _run(daemon: PrivateDaemon, console: Console) -> None:
     audio_s = sum(job.audio_ms for job in details) / 1000
     console.print(
         f"Complete: {len(details)} files | {segments} segments | {len(slots)} devices: {', '.join(slots)} | "
-        f"{audio_s:.1f} s of audio in {wall_s:.1f} s | Speed: {audio_s / wall_s:.1f}x realtime",
+        f"{audio_s:.1f} s of audio in {wall_s:.1f} s | Speed: {audio_s / wall_s:.1f}x real time",
         markup=False,
     )
 

@@ -56,7 +56,7 @@ class NamedModel(Struct, frozen=True, kw_only=True):
 
 
 class InferenceProbe(Struct, frozen=True, kw_only=True):
-    """How to try a device."""
+    """Settings of the test of one device."""
 
     slot: str
     kind: str
@@ -67,7 +67,7 @@ class InferenceProbe(Struct, frozen=True, kw_only=True):
     is_model_there: bool = True
     """Without the model only libraries and compute types are tried."""
     is_daemon_there: bool = False
-    """A running daemon has the model on the device already."""
+    """A running daemon already has the model on the device."""
     others: tuple[NamedModel, ...] = ()
     """Further models to load on it, one after the other."""
 

@@ -76,9 +76,9 @@ def clock_finding(now: float, installed: float) -> Finding:
     return ok("clock", text)
 
 
-def jump_finding(realtime_s: float, monotonic_s: float) -> Finding | None:
-    """Return a finding if the clock jumped while the checks ran."""
-    jump = realtime_s - monotonic_s
+def jump_finding(offset_s: float, offset_before_s: float) -> Finding | None:
+    """Return a finding if the clock jumped while the checks ran: its offset to the monotonic clock has changed."""
+    jump = offset_s - offset_before_s
     if abs(jump) < JUMP_S:
         return None
     return warning("clock", f"jumped by {jump:+.1f} s during the checks", "type: timedatectl timesync-status")

@@ -1,4 +1,4 @@
-"""One download by yt-dlp, in a process of its own: `python -m subtitled.download.process`.
+"""One download by yt-dlp, in a separate process: `python -m subtitled.download.process`.
 
 It may write to the folder of its job only, start no program, and connect to allowed addresses only. The file is
 resumed where an earlier process stopped, if its server supports that.

@@ -242,7 +242,7 @@ def _statvfs(path: str | Path) -> os.statvfs_result:
 class DiskSpaceMonitor:
     """Compares the free space of folders with a reserve; belongs to one thread, which it never blocks for long.
 
-    Each folder is measured in a thread of its own: on a mount that hangs, that never ends.
+    Each folder is measured in a separate thread: on a mount that hangs, that never ends.
     """
 
     def __init__(self, folders: Iterable[str], reserve_bytes: int) -> None:

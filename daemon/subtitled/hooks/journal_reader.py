@@ -37,7 +37,7 @@ class JournalReader:
     """Reads the journal of `database` in a thread and calls `deliver` in it, one end at a time.
 
     `deliver` returns False when it stopped because the daemon stops: that end is delivered again after the next start. It must
-    not raise. `sync` makes all commits durable before an end is delivered: a power cut must not undo an end that others know.
+    not raise. `sync` makes all commits durable before an end is delivered: a power cut must not undo an end that was reported.
     `handled` receives the number of each entry that is delivered.
     """
 

@@ -26,7 +26,7 @@ MAX_PROMPT_CHARS = 1000
 """The limit of JobOptions.initial_prompt."""
 _PROMPT_FIELDS = frozenset({"prompt", "initial_prompt"})
 _NO_LANGUAGE = UNDETERMINED | {"", "null", "none", "undefined"}
-"""What clients send as a language that they do not know."""
+"""Values that clients send for an unknown language."""
 
 
 class RequestBody:

@@ -160,7 +160,7 @@ def _paths(options: dict[str, Any]) -> dict[str, Any]:
         },
         "/api/jobs/{job}/dismiss": {
             "post": _operation(
-                "Dismiss the failure of a job: the web page does not report it any more.",
+                "Dismiss the failure of a job: the web page no longer reports it.",
                 {200: _json("JobFacts")},
                 job,
                 errors=(404, 409),

@@ -55,7 +55,7 @@ class FoundFile(Struct, frozen=True):
 
 
 class FolderWatcher(Protocol):
-    """Watches inboxes in threads of its own."""
+    """Watches inboxes in separate threads."""
 
     def start(self) -> None:
         """Start; existing files are reported too."""

@@ -100,7 +100,7 @@ class FileFilter:
         return self._check_path(path, index, with_archives=with_archives) or self._check_kind(path, index)
 
     def is_ignored_path(self, path: str) -> bool:
-        """Return whether a file of any content is ignored at `path`, an absolute one, where it need not be any more."""
+        """Return whether a file of any content is ignored at `path`, an absolute one, where it may no longer exist."""
         index = self.inbox_of(path)
         return index is None or self._check_path(path, index) is not None
 

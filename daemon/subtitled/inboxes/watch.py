@@ -336,7 +336,7 @@ class _InboxThread:
             self._scan(state, change.path, set())
         else:
             if change.is_gone:
-                # A file that is there now is a new one, even with the same size and time.
+                # A file that exists now is a new one, even with the same size and time.
                 self._forget(change.path)
             after = change.renamed_to
             # A file that was moved to a recycle bin counts as deleted.

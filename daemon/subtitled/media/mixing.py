@@ -47,7 +47,7 @@ _SECONDARY_TITLE = re.compile(
     r"|\bM&E\b|\bscore\b|解説|解说|コメンタリー|评论",
     re.IGNORECASE,
 )
-"""Titles of such tracks, for files without dispositions."""
+"""Words in the titles of such tracks, for files without dispositions."""
 
 _FRONT, _BACK = 0.7071, 0.5
 _FRONTS = frozenset({"FL", "FR", "FLC", "FRC", "WL", "WR", "DL", "DR"})
@@ -68,7 +68,7 @@ _LOUD = 0.25
 _DOUBTFUL = 0.03
 """Power of the other channels, relative to the speech in the centre, from which only the centre is used (-15 dB)."""
 _SURROUNDINGS_LEVEL = 0.5
-"""Of the channels beside the centre, so that their sum is not clipped."""
+"""Weight of the channels beside the centre, so that their sum is not clipped."""
 _MIN_CANCELLED_FRAMES = 4
 """Frames (128 ms) of a block from which it has audio that cancels."""
 _QUIET = 100.0
@@ -76,7 +76,7 @@ _QUIET = 100.0
 
 
 def default_mix(channels: int) -> Mix:
-    """Return the mix of a track of which nothing else is known."""
+    """Return the mix of a track whose speech was not examined."""
     return "mono" if channels == 1 else "stereo" if channels == 2 else "surround"
 
 
@@ -90,7 +90,7 @@ def measured_mixes(names: Sequence[str]) -> tuple[Mix, ...]:
 
 
 def fallback_of(mix: str, names: Sequence[str]) -> Mix | None:
-    """Return the mix that may have speech where `mix` of the same channels has none; None: no other has."""
+    """Return the mix that may have speech where `mix` of the same channels has none; None if there is no such mix."""
     fallback = _FALLBACKS.get(mix)
     return None if fallback == "centre" and "FC" not in _named(names) else fallback
 
@@ -98,7 +98,7 @@ def fallback_of(mix: str, names: Sequence[str]) -> Mix | None:
 def weights_of(names: Sequence[str], mix: str) -> NDArray[np.float32] | None:
     """Return the weight of each channel in a mix to mono; None: all are averaged.
 
-    A mix that needs other channels than those in `names` gives way to the default: a track may change its channels.
+    If a mix needs channels that are not in `names`, the default is used: a track may change its channels.
 
     Surround sound is mixed as in ITU-R BS.775: the fronts 3 dB below the centre, the others 6 dB, without low frequency
     channels.
@@ -153,7 +153,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     @property
     def is_enough(self) -> bool:
-        """Whether reading on could not change the choice."""
+        """Whether further audio cannot change the choice."""
         return self.frames >= ENOUGH_FRAMES
 
 

@@ -16,7 +16,7 @@ from subtitled.media.decode import Decoder, open_media
 WARM_SAMPLES = SAMPLE_RATE // 2
 """Decoded before what is wanted: codecs lean on what was before (the bit reservoir of MP3, the overlap of AAC, 80 ms of Opus)."""
 _LEADS = (SAMPLE_RATE, 4 * SAMPLE_RATE, 16 * SAMPLE_RATE)
-"""How far before what is wanted the file is gone to: an index may know no nearer place, and lead to one a little too late."""
+"""Distance from the requested position to the position that is sought: an index may have no nearer entry, or lead slightly too far."""
 MAX_DRIFT_MS = 20
 """Largest error of a position: too small to notice beside a cue."""
 _AHEAD_SAMPLES = 10 * SAMPLE_RATE

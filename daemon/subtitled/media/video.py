@@ -53,7 +53,7 @@ _ENCODERS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
         {"preset": "ultrafast", "crf": "27", "profile": "baseline", "bf": "0", "sc_threshold": "0"},
         {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
     ),
-    "vp8": ("webm", "libvpx", {"deadline": "realtime", "cpu-used": "8", "crf": "20"}, {}),
+    "vp8": ("webm", "libvpx", {"deadline": "realtime", "cpu-used": "8", "crf": "20"}, {}),  # prose: allow
 }
 """Container, encoder, and the options of both, by form."""
 _MP4_BRANDS = (

@@ -280,7 +280,7 @@ def _figures(summary: JobSummary | None) -> dict[str, object]:
         "removed": summary.removed,
         "duration_s": round(summary.duration_s, 2),
         "wall_s": round(summary.wall_s, 2),
-        "speed": f"{summary.speed:.1f}x realtime",
+        "speed": f"{summary.speed:.1f}x real time",
         "retries": summary.retries,
         "devices": ",".join(summary.devices),
         "language": summary.language,

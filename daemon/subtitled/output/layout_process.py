@@ -105,7 +105,7 @@ class _Request(Struct, frozen=True, kw_only=True):
     results: Sequence[ResultRow]
     model: str
     with_translation: bool = False
-    """The translation too, if the job asks for one."""
+    """Also the translation, if the job requests one."""
     layout: LayoutOptions | None = None
     """In place of the job's own."""
     edits: Mapping[str, EditRow]
@@ -425,7 +425,7 @@ def _phrase_lists() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
 
 
 def _filtered(transcript: Transcript, options: Options) -> Transcript:
-    """Return `transcript` without hallucinations, its Chinese converted as the job asks."""
+    """Return `transcript` without hallucinations, its Chinese converted to the variant of the job."""
 
     def rules(language: str | None) -> HallucinationRules:
         return hallucination_rules(

@@ -1,4 +1,4 @@
-"""What the translations of a job are made of: model, glossary and stored sentences for each language."""
+"""The inputs of a job's translations: model, glossary and stored sentences for each language."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = log.get()
 def translation_inputs(
     row: JobRow, reader: Reader, models: Sequence[ConfiguredModel]
 ) -> tuple[TranslationInput, ...]:
-    """Return what the translations of a job are made of, without its own language; for the thread of `reader`."""
+    """Return the inputs of a job's translations, except into its own language; for the thread of `reader`."""
     job = row.job
     is_english = job.options.task == "translate"
     language = ENGLISH if is_english else job.language or job.options.language

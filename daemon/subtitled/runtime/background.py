@@ -89,7 +89,7 @@ def busy_folders(
 
 
 class FolderThread(Background):
-    """Runs calls on one folder in order, in a thread of its own: on a mount that hangs a call may never return.
+    """Runs calls on one folder in order, in a separate thread: on a mount that hangs a call may never return.
 
     The thread does not keep the process from exiting.
     """

@@ -101,7 +101,7 @@ def become_child(parent_pid: int, *also_ignored: signal.Signals) -> None:
 
 
 MAX_DESCRIPTORS = 16_384
-"""Descriptors that the daemon asks for; the usual default is 1024."""
+"""Limit of open descriptors that the daemon sets; the usual default is 1024."""
 
 
 def raise_descriptor_limit() -> int:

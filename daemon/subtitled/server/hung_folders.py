@@ -30,7 +30,7 @@ _log = log.get()
 
 
 class FileChecks:
-    """Opens files that a worker could not read, each folder in a thread of its own; belongs to the loop's thread."""
+    """Opens files that a worker could not read, each folder in a separate thread; belongs to the loop's thread."""
 
     def __init__(self, dispatch: Callable[[ev.Event], None], call_in_loop: CallInLoop) -> None:
         """`dispatch` receives a FileChecked for each file."""

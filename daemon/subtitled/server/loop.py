@@ -50,14 +50,14 @@ MAX_ARRIVALS_PER_TURN = 256
 """Files and callbacks taken in one turn, so that ten thousand at once do not hold up the rest."""
 MAX_WAIT_S = 1.0
 LATE_S = 3.0
-"""A loop that was held up for so long receives the workers' messages before it looks for silent workers."""
+"""A loop that was delayed by this long receives the workers' messages before it checks for silent workers."""
 EXIT_REASON_WAIT_MS, EXIT_REASON_TRIES = 10, 5
 """Waits for the exit reason of a process that has ended: message and exit arrive by different ways."""
 _log = log.get()
 
 
 class ServerParts(Struct, frozen=True, kw_only=True):
-    """What the loop drives; `build` makes the real ones."""
+    """The components of the loop; `build` creates the real ones."""
 
     clock: Callable[[], float]
     """The monotonic clock."""
@@ -89,10 +89,10 @@ class ServerParts(Struct, frozen=True, kw_only=True):
 
 
 class Server:
-    """The daemon's loop. `run` blocks until the daemon stops; nothing here is for another thread."""
+    """The daemon's loop. `run` blocks until the daemon stops; to be used in one thread only."""
 
     def __init__(self, parts: ServerParts) -> None:
-        """Take over the parts; `run` closes them."""
+        """Use the parts; `run` closes them."""
         self._parts = parts
         self._clock = parts.clock
         self._broker = parts.broker

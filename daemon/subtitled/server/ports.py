@@ -1,4 +1,4 @@
-"""What the poll loop needs from outside: sockets, processes, files and clients, each behind a small Protocol.
+"""The interfaces of the poll loop to sockets, processes, files and clients, as small Protocols.
 
 `build` gives the loop the real ones; the simulation gives it fakes and drives the same loop under virtual time.
 """
@@ -79,7 +79,7 @@ class ReadServer(Protocol):
 
     @property
     def result_descriptor(self) -> int:
-        """A file descriptor that is readable while a result is there."""
+        """A file descriptor that is readable while a result is available."""
 
     def serve_reads(self) -> None:
         """Answer requests that change nothing."""
@@ -137,7 +137,7 @@ class JobHooks(Protocol):
     """Runs commands and webhooks after jobs."""
 
     def start(self) -> None:
-        """Begin with the jobs that an earlier daemon did not get to."""
+        """Start with the jobs whose hooks an earlier daemon did not run."""
 
     def wake(self) -> None:
         """Notify that the journal has grown."""
@@ -199,7 +199,7 @@ class RemoteWorkerStarter(Protocol):
     """Starts workers on a cluster."""
 
     def reconfigure(self, config: Config) -> None:
-        """Run, restart or stop as the configuration says."""
+        """Run, restart or stop, as configured."""
 
 
 class StatusLine(Protocol):

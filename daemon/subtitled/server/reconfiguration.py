@@ -1,4 +1,4 @@
-"""The configuration in force, the worker slots that it asks for, and its reload."""
+"""The configuration in effect, its worker slots, and its reload."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reconfiguration:
         cluster: RemoteWorkerStarter | None,
         configure_log: Callable[[Config], None],
     ) -> None:
-        """Take over the configuration that the daemon was built with."""
+        """Use the configuration with which the daemon was built."""
         self._load = load
         self.config = config
         self.devices = devices
@@ -85,7 +85,7 @@ class Reconfiguration:
                 self._dispatcher.dispatch(ev.SlotAdded(slot, role))
 
     def reload(self) -> None:
-        """Read the configuration again; an invalid one is rejected as a whole, and the old one stays in force."""
+        """Read the configuration again; an invalid one is rejected as a whole, and the old one stays in effect."""
         try:
             found, devices = self._load()
         except ConfigError as error:

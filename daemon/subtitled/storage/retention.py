@@ -36,7 +36,7 @@ _log = log.get()
 
 
 class Retention:
-    """Belongs to the thread of the server's loop; results are packed in a thread of its own."""
+    """Belongs to the thread of the server's loop; results are packed in a separate thread."""
 
     def __init__(
         self, store: Store, call_in_loop: CallInLoop, *, keep_days: int, on_deleted: Callable[[Job], None]

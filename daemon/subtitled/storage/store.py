@@ -123,7 +123,7 @@ class Store(Reader):
         """Store a version of a job's cues that was made from version `base`; return the new journal entries.
 
         None, and no change, if `base` is not the newest version; but a version equal to the newest one is stored already, so
-        that a save may be repeated; a draft that a person saves unchanged is a draft no more. Raises NoSpaceError.
+        that a save may be repeated; a draft that a person saves unchanged is no longer a draft. Raises NoSpaceError.
         """
         now_ms = _now_ms()
         newest = self.edit(job.id, task)

@@ -16,7 +16,7 @@ from subtitled.http.auth import client_of
 MAX_CONNECTIONS = 1024
 MIN_CONNECTIONS = 16
 RESERVED_DESCRIPTORS = 576
-"""For running requests, each with a connection to the daemon, and for files."""
+"""File descriptors reserved for running requests, each with a connection to the daemon, and for files."""
 HEADER_TIMEOUT_S = 20.0
 """From the connection, or from the first byte of a later request, to the end of the request's header."""
 WRITE_TIMEOUT_S = 60.0

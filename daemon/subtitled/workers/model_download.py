@@ -203,7 +203,7 @@ class DownloadLog:
 
 
 class _Download:
-    """Downloads the model in a thread of its own; a RoleHandler."""
+    """Downloads the model in a separate thread; a RoleHandler."""
 
     def __init__(self, port: MessagePort, model: str) -> None:
         self._port = port

@@ -61,7 +61,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     """Memory of the device that it took; 0 if unknown."""
 
     def held(self, name: str) -> HeldModel:
-        """Return it as the daemon knows it."""
+        """Return its facts, as they are reported to the daemon."""
         return HeldModel(
             name=name,
             batch_size=self.engine.batch_size,

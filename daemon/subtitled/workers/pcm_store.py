@@ -35,7 +35,7 @@ class FileMemory(Struct):
     """Bytes of dropped segments whose memory is kept, by place; until the worker has written there again."""
     spare_bytes: int = 0
     unreported: list[int] = field(default_factory=list)
-    """Those places that the worker does not know to be free."""
+    """The places that were not yet reported to the worker as free."""
     is_read: bool = True
     """A worker may still write."""
 

@@ -125,7 +125,7 @@ class _Task:
 
 
 class PrepareRole:
-    """Reads files in a thread of its own; see `channel.RoleHandler`."""
+    """Reads files in a separate thread; see `channel.RoleHandler`."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class WorkerPlace(Struct, frozen=True, kw_only=True):
 
 
 class SessionEndedError(Exception):
-    """The session is over; the message says why."""
+    """The session has ended; the message is the reason."""
 
 
 class RemoteConnection:

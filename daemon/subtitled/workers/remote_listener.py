@@ -105,7 +105,7 @@ class RemoteListener:
         self.check_keys()
 
     def check_keys(self) -> None:
-        """End the sessions whose key is not accepted any more."""
+        """End the sessions whose key is no longer accepted."""
         for session in list(self._sessions.by_route.values()):
             if self.keys.allowed.find(session.key) != session.host:
                 self._reject(session, "its key was removed from remote.keys", is_final=True)

@@ -37,7 +37,7 @@ from subtitled.workers.validation import check_result
 
 
 class _AbandonedError(Exception):
-    """The lease is not needed any more."""
+    """The lease is no longer needed."""
 
 
 class _Lease(Struct, frozen=True):
@@ -162,7 +162,7 @@ class TranscribeRole:
             self._port.post(pr.SegmentsTranscribed(lease=order.lease, items=_items(order, results)))
 
     def _is_dropped(self, lease: int, use: ModelUse | None = None) -> bool:
-        """Return whether a lease is not needed any more; answer it if it was abandoned.
+        """Return whether a lease is no longer needed; answer it if it was abandoned.
 
         `use`: its model, if the worker has got to that.
         """
@@ -174,7 +174,7 @@ class TranscribeRole:
         return self._is_abandoned
 
     def _on_step(self, lease: int) -> None:
-        """Count a call of the model; raise _AbandonedError if the lease is not needed any more."""
+        """Count a call of the model; raise _AbandonedError if the lease is no longer needed."""
         self._steps[lease] += 1
         if self._is_abandoned or lease in self._abandoned:
             raise _AbandonedError

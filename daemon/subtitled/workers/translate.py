@@ -17,7 +17,7 @@ from subtitled.workers.channel import Channel, MessagePort, start_thread
 
 
 class _DroppedError(Exception):
-    """The lease is not needed any more."""
+    """The lease is no longer needed."""
 
 
 class TranslateRole:
@@ -30,7 +30,7 @@ class TranslateRole:
         self._threads = threads
         self._lock = threading.Lock()
         self._dropped: dict[int, threading.Event] = {}
-        """For each lease without an answer, whether it is not needed any more."""
+        """For each lease without an answer, whether it is no longer needed."""
         self._steps: dict[int, int] = {}
         """For each lease without an answer, and each that still runs, how often it was found there: the engine limits its time."""
         self._ended_threads = 0
@@ -59,7 +59,7 @@ class TranslateRole:
     def heartbeat(self) -> pr.Heartbeat:
         """Return a heartbeat; each one counts as progress of all leases.
 
-        A lease waits while the call of an abandoned one runs, which the daemon does not count any more.
+        A lease waits while the call of an abandoned one runs, which the daemon no longer counts.
         """
         with self._lock:
             for lease in self._steps:

@@ -1,7 +1,7 @@
 """Validation of workers: the release and the model of those on other hosts, and the messages of all.
 
 The bounds of single fields are in `core.protocol`, and are checked when a message is decoded. A worker with a key, or a
-decoder that a media file has taken over, may send anything; its messages reach the database, subtitles, the log and metrics.
+decoder that a malicious media file controls, may send anything; its messages reach the database, subtitles, the log and metrics.
 """
 
 from __future__ import annotations

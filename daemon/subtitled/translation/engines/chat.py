@@ -41,7 +41,7 @@ class EndpointError(SubtitledError):
         self.is_temporary = is_temporary
         """A later call may succeed."""
         self.retry_after_s = retry_after_s
-        """What the endpoint asks to wait; 0 if it does not."""
+        """Seconds to wait before a retry, from Retry-After; 0 without it."""
 
     @property
     def is_request_invalid(self) -> bool:

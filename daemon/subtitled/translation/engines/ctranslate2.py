@@ -171,7 +171,7 @@ class CTranslate2Engine:
         return jobs
 
     def _job(self, request: TranslationRequest, text: str) -> _Job:
-        """Return a sentence's tokens as the model's family wants them."""
+        """Return a sentence's tokens in the format of the model's family."""
         facts = self.facts
         if not facts.covers(request.source, request.target):
             return _Job(
