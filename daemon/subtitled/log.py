@@ -278,7 +278,9 @@ def last_lines(count: int, level: str = "debug", text: str = "") -> tuple[str, .
 def _remember(name: str, line: str) -> None:
     number = logging.getLevelNamesMapping()[name.upper()]
     if _line_pipe is not None:
-        LAST_LINES.append((next(_numbers), number, _COLOR.sub("", line)[:MAX_LINE_CHARS]))
+        # A lone surrogate, from a name that is not UTF-8, becomes an escape, as in the stream.
+        plain = _COLOR.sub("", line).encode("utf-8", "backslashreplace").decode("utf-8")
+        LAST_LINES.append((next(_numbers), number, plain[:MAX_LINE_CHARS]))
     elif _forward_to is not None:
         record = f"{number} {line}".replace("\0", "").encode("utf-8", "replace")
         with contextlib.suppress(OSError):

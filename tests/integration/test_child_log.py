@@ -49,6 +49,10 @@ def test_last_lines_contain_those_of_child_processes(monkeypatch: pytest.MonkeyP
     assert len(line) == log.MAX_LINE_CHARS
     log.configure("info", "json", sys.stderr)
     log.get().info(log.DAEMON_READY)
+    log.get().info(log.JOB_ACCEPTED, path=b"/in/bad\xff.mp3".decode("utf-8", "surrogateescape"))
+    (line,) = log.last_lines(1)
+    assert r'"/in/bad\udcff.mp3"' in line
+    assert line.encode("utf-8"), "it can be sent to a client"
     for _ in range(100):
         os.write(pipe, b"30 flood\0")
     os.write(pipe, b"30 over\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from api_harness import ApiHarness, RawClient
 from protocol_doc import ERRORS, EXAMPLES, section
+from subtitled import log
 from subtitled.api.uploads import CHUNK_BYTES
 from subtitled.config import schema
 from subtitled.core.events import DrainRequested
@@ -35,6 +37,15 @@ def api(tmp_path: Path) -> Iterator[ApiHarness]:
 @pytest.fixture
 def client(api: ApiHarness) -> RawClient:
     return api.connect()
+
+
+def test_an_answer_that_utf_8_lacks_fails_its_request_only(
+    client: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "LAST_LINES", deque([(0, 20, "bad\udcff.mp3")]))
+    answer = client.request("Operate", log_lines=1)
+    assert (answer["type"], answer["code"]) == ("Error", "INTERNAL")
+    assert client.request("Operate")["type"] == "OperateInfo"
 
 
 def _header(**fields: Any) -> bytes:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from subtitle import messages as ms
 from subtitle.codec import Buffer
 from subtitle.errors import ProtocolError
+from subtitled import log
 from subtitled.api.peer import Peer, RefusedError, Send
 from subtitled.api.views import journal_event
 from subtitled.network.auth import AllowList, Principal
@@ -52,6 +53,8 @@ _READS = (
 )
 """Requests that are answered while the loop waits for disk space; an Operate that changes nothing is one too."""
 Handle = Callable[[ms.ToServer, Sequence[Buffer], Peer], None]
+
+_log = log.get()
 
 
 class _Watcher(Struct):
@@ -296,7 +299,14 @@ class ClientEndpoint:
     def _reply(self, identity: bytes, message: ms.ToClient, blobs: Iterable[Buffer] = ()) -> bool:
         """Send a message to a client; return False when it is gone or does not read."""
         try:
-            self._socket.send_multipart([identity, *ms.to_client.encode(message, tuple(blobs))], zmq.NOBLOCK)
+            frames = ms.to_client.encode(message, tuple(blobs))
+        except UnicodeEncodeError as error:
+            # A text from a name that is not UTF-8: the request fails, and not the daemon.
+            _log.error(log.REQUEST_FAILED, cause=str(error))
+            refusal = "the answer has text that is not UTF-8; see the server's log"
+            frames = ms.to_client.encode(ms.Error(request=message.request, code="INTERNAL", message=refusal))
+        try:
+            self._socket.send_multipart([identity, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 self._watchers.pop(identity, None)

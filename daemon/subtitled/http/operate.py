@@ -90,6 +90,7 @@ async def _show(request: Request) -> Response:
 
 
 async def _change(request: Request) -> Response:
+    require_admin(request)
     content = await read_body(request, MAX_BODY_BYTES, "body")
     try:
         changes = msgspec.json.decode(content, type=OperateRequest)
