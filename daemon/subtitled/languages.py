@@ -229,3 +229,8 @@ def is_audio_track(option: int | str) -> bool:
 def option_of(language: str) -> str:
     """Return the language of an option as Whisper's code: "auto" and "multi", and what is unknown, as they are."""
     return language if language in {"auto", "multi"} else code_of(language) or language
+
+
+def named_language(option: str) -> str | None:
+    """Return the language that an option names; None for "auto" and "multi", which leave it open."""
+    return None if option in {"auto", "multi"} else option

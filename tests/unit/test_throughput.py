@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitled.core.throughput import FIXED_WINDOWS, Throughput
-from unit.broker_bench import WINDOW
 
 
 def learned(*leases: tuple[int, float]) -> Throughput:
     """Return the pace after leases of so many windows, each with its seconds."""
     pace = Throughput()
     for windows, took_s in leases:
-        pace = pace.after(windows, took_s, samples=windows * WINDOW // 2)
+        pace = pace.after(windows, took_s)
     return pace
 
 
@@ -39,11 +38,6 @@ def test_one_time_costs_are_dropped_with_the_second_lease() -> None:
 def test_slower_worker_is_detected_within_a_few_leases() -> None:
     pace = learned(*[(16, 4.0)] * 50, *[(16, 40.0)] * 16)
     assert pace.seconds(16) > 25
-
-
-def test_throughput_is_shown_in_audio() -> None:
-    assert learned((2, 1.5), (4, 4.0)).samples_per_s == pytest.approx(3 * WINDOW / 2 / 2.75)
-    assert Throughput().samples_per_s == 0
 
 
 def test_windows_within_a_time_are_counted_in_batches() -> None:

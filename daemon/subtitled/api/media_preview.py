@@ -19,6 +19,7 @@ from subtitled.core.plan import SAMPLES_PER_MS, AudioSource
 from subtitled.core.protocol import Media
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
+from subtitled.languages import named_language
 from subtitled.media.media_file import VideoFacts
 from subtitled.media.preview_pool import AudioRange, MediaGoneError, PreviewPool, VideoPart
 from subtitled.runtime.background import BackgroundPool, CallInLoop
@@ -63,14 +64,13 @@ class MediaPreview:
         start = min(message.start_ms * SAMPLES_PER_MS, total)
         end = min(start + message.duration_ms * SAMPLES_PER_MS, total)
         audio_start = max(start, min(end, media.offset_samples))
-        language = job.options.language
         wanted = AudioRange(
             path=job.location,
             root=job.options.inbox,
             size=job.size,
             mtime_ns=job.mtime_ns,
             source=_source(media),
-            language=None if language in {"auto", "multi"} else language,
+            language=named_language(job.options.language),
             drift_ms=media.drift_ms,
             start=audio_start - media.offset_samples,
             samples=end - audio_start,

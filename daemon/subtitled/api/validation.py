@@ -30,7 +30,7 @@ from subtitled.core.records import Options, options_of
 from subtitled.core.states import JobState
 from subtitled.files.atomic_files import fitted, inside
 from subtitled.files.filesystem import mount_of, read_mounts
-from subtitled.languages import is_audio_track, option_of, target_tag
+from subtitled.languages import is_audio_track, named_language, option_of, target_tag
 from subtitled.translation.glossary import Glossary, GlossaryError
 
 NAME_BYTES_LEFT = 64
@@ -151,7 +151,7 @@ def check_translations(
 
     `source` is the language of the transcript; "auto", "multi" or None: not known.
     """
-    source = None if source in {"auto", "multi"} else source
+    source = source and named_language(source)
     for name in languages:
         if (target := target_tag(name)) is None:
             raise RefusedError(

@@ -18,6 +18,7 @@ from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
 from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
+from subtitled.languages import named_language
 from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
 from subtitled.workers.remote_sessions import RemoteSession
@@ -49,14 +50,13 @@ def job_facts(
     `sentences`: how many have a result, and how many of them no translation, by language.
     """
     job = row.job
-    language = job.options.language
     media = row.media_facts
     return ms.JobFacts(
         id=job.id,
         state=job.state.value,
         # The path of an upload on the server is private; the client knows the file by its name.
         source=Path(display_path(job.source)).name if is_uploaded else display_path(job.source),
-        language=job.language or (None if language in {"auto", "multi"} else language),
+        language=job.language or named_language(job.options.language),
         task=job.options.task,
         created_ms=row.created_ms,
         started_ms=row.started_ms,

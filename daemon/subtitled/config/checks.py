@@ -27,7 +27,7 @@ from subtitled.config.model_files import fault_of, is_convertible, is_folder, is
 from subtitled.config.schema import Config, InboxConfig, ModelConfig, NamedModelConfig
 from subtitled.config.toml_struct import ConfigFaults, shown
 from subtitled.config.url_rules import is_host, parse_network
-from subtitled.languages import is_audio_track, option_of, target_tag
+from subtitled.languages import is_audio_track, named_language, option_of, target_tag
 
 SIZES = (
     "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large-v1", "large-v2", "large-v3",
@@ -313,8 +313,7 @@ def _check_inbox_translations(
     models: Sequence[ConfiguredModel],
     faults: ConfigFaults,
 ) -> None:
-    language = option_of(inbox.language)
-    source = None if language in {"auto", "multi"} else language
+    source = named_language(option_of(inbox.language))
     for name in inbox.translate_to if not faults.is_faulty(f"{key}.translate_to") else ():
         if (target := target_tag(name)) is None:
             faults.add(f"{key}.translate_to", name, 'languages such as "en", "zh-TW" or "Japanese"')

@@ -62,7 +62,7 @@ class LeaseSizing:
             return self._throughput(worker)
         if not self._throughput(worker).leases:
             self._compare_at = now  # until now it counted as the fastest
-        return self._throughput(worker).after(lease.windows, took_s, samples=lease.samples)
+        return self._throughput(worker).after(lease.windows, took_s)
 
     def decodes_per_s(self, worker: Worker) -> float:
         """Return how many segments a worker decodes per second in full leases, once it has finished one."""

@@ -16,6 +16,7 @@ from subtitled.core.queue_order import Entry, QueueOrder, queue_entry
 from subtitled.core.records import Feed, Job, Role, Worker
 from subtitled.core.states import JobEvent, JobState, SegmentState, WorkerEvent, WorkerState
 from subtitled.core.worker_table import NEVER, WorkerTable
+from subtitled.languages import named_language
 
 GRANT_BYTES = 4 * 2**20
 """Credit given to a prepare worker at a time; a segment has at most 960,000 bytes."""
@@ -333,7 +334,6 @@ class PrepareDispatch:
         worker = self._worker_table.put(replace(worker, feed=feed))
         self._worker_table.move(worker, WorkerEvent.ASSIGNED)
         self._slot_of[job.id] = worker.slot
-        language = job.options.language
         done = (i for i, s in segments.items() if s.has_pcm or s.state is not SegmentState.PENDING)
         message = Prepare(
             feed=feed.id,
@@ -344,7 +344,7 @@ class PrepareDispatch:
             size=job.size,
             mtime_ns=job.mtime_ns,
             settings=_settings_of(job),
-            language=None if language in {"auto", "multi"} else language,
+            language=named_language(job.options.language),
             audio_track=job.options.audio_track,
             channels=job.options.channels,
             plans=None if missing is None else tuple(segments[index].plan for index in sorted(missing)),

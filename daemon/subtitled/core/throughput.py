@@ -22,15 +22,13 @@ class Throughput(Struct, frozen=True, kw_only=True):
     leases: int = 0
     """Leases that it was learned from; 0: nothing is known."""
     mean_windows: float = 0.0
-    mean_samples: float = 0.0
-    """Mean audio of a lease, for display."""
     mean_s: float = 0.0
     s_per_window: float = 0.0
     """Seconds for each window beyond the fixed cost of a lease."""
     variance: float = 0.0
     covariance: float = 0.0
 
-    def after(self, windows: int, took_s: float, *, samples: int) -> Throughput:
+    def after(self, windows: int, took_s: float) -> Throughput:
         """Return the throughput after one more lease.
 
         The first may include one-time work, such as compiling kernels: a faster second one replaces it.
@@ -49,17 +47,11 @@ class Throughput(Struct, frozen=True, kw_only=True):
         return Throughput(
             leases=count,
             mean_windows=mean_windows,
-            mean_samples=self.mean_samples + weight * (samples - self.mean_samples),
             mean_s=mean_s,
             s_per_window=min(max(slope, usual / 4), mean_s / mean_windows),
             variance=variance,
             covariance=covariance,
         )
-
-    @property
-    def samples_per_s(self) -> float:
-        """Audio decoded per second; 0 while nothing is known."""
-        return self.mean_samples / self.mean_s if self.leases else 0.0
 
     def seconds(self, windows: float) -> float:
         """Return the seconds for a lease of so many windows."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -62,21 +61,3 @@ class SentenceTranslation(Struct, frozen=True, kw_only=True):
     def untranslated(cls, sentence: str, problem: str) -> SentenceTranslation:
         """Return the result for a sentence that stays in the original; a long `problem` is cut."""
         return cls(text=sentence, problem=problem[:500])
-
-
-class TranslationEngine(Protocol):
-    """A translation model that is ready for use."""
-
-    @property
-    def name(self) -> str:
-        """The kind of engine: "ctranslate2" or "openai"."""
-
-    @property
-    def version(self) -> str:
-        """The model and its version, as the JSON output names it."""
-
-    def translate(self, requests: Sequence[TranslationRequest]) -> list[list[SentenceTranslation]]:
-        """Return one result for each sentence of each request, in order.
-
-        A text that cannot be translated is a result with a `problem`. Raises SubtitledError if the engine does not work at all.
-        """

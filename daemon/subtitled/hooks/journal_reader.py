@@ -20,6 +20,7 @@ from msgspec import Struct
 from subtitled import log
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.errors import StoreError
+from subtitled.languages import named_language
 from subtitled.storage.queries import JOB_BY_ID, JOB_ENDS, OUTPUTS_OF_JOB
 from subtitled.storage.rows import JobRow, job_row
 
@@ -169,7 +170,7 @@ def _job_ended(delivery: str, event: str, row: JobRow, outputs: Sequence[bytes])
         location=_text(job.location),
         inbox=_text(options.inbox),
         outputs=tuple(map(_text, outputs)),
-        language=job.language or (None if options.language in {"auto", "multi"} else options.language),
+        language=job.language or named_language(options.language),
         task=options.task,
         cause=os.fsencode(job.cause).decode("utf-8", "replace"),
         audio_ms=row.media_facts.decoded_samples // SAMPLES_PER_MS,

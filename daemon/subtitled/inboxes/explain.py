@@ -33,7 +33,7 @@ from subtitled.inboxes.arrivals import (
     new_job,
 )
 from subtitled.inboxes.file_filter import FileFilter, absolute
-from subtitled.languages import ENGLISH
+from subtitled.languages import ENGLISH, named_language
 from subtitled.media.existing_subtitles import (
     MediaTracks,
     apply_rule,
@@ -184,7 +184,7 @@ def _explain_media(
 
 def _translations(options: Options, models: Sequence[ConfiguredModel]) -> Iterator[str]:
     """Yield each language that a file would be translated to, with the model."""
-    source = None if options.language in {"auto", "multi"} else options.language
+    source = named_language(options.language)
     for target in options.translate_to:
         try:
             model = choose_translator(models, wanted=options.translate_model, source=source, target=target)

@@ -13,7 +13,7 @@ from subtitled.core.protocol import SkipRule
 from subtitled.core.records import Job
 from subtitled.errors import MediaError
 from subtitled.files.atomic_files import printable
-from subtitled.languages import UNDETERMINED, code_of
+from subtitled.languages import UNDETERMINED, code_of, named_language
 from subtitled.media.media_file import MediaFile
 from subtitled.output.paths import output_folder
 
@@ -65,9 +65,7 @@ def skip_rule_of(job: Job, outputs_for: Callable[[bytes], tuple[bytes, ...]]) ->
 
 def language_of(language: str, task: str) -> str | None:
     """Return the language of a job's subtitles; None if it is detected from the audio."""
-    if task == "translate":
-        return "en"
-    return None if language in {"auto", "multi"} else language
+    return "en" if task == "translate" else named_language(language)
 
 
 def _track_language(audio_track: str) -> str | None:

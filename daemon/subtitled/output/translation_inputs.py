@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from subtitled import log
 from subtitled.config.model_choice import ConfiguredModel, ModelChoiceError, choose_translator
-from subtitled.languages import ENGLISH, iso_639
+from subtitled.languages import ENGLISH, iso_639, named_language
 from subtitled.output.layout_process import TranslationInput
 from subtitled.translation.glossary import Glossary, GlossaryError
 
@@ -30,7 +30,7 @@ def translation_inputs(
     job = row.job
     is_english = job.options.task == "translate"
     language = ENGLISH if is_english else job.language or job.options.language
-    source = None if language in {"auto", "multi"} else language
+    source = named_language(language)
     own = {iso_639(language), *([ENGLISH] if "translate" in job.options.tasks else [])}
     glossary = _glossary_of(job)
     found = []

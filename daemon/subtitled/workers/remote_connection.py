@@ -63,7 +63,7 @@ class RemoteConnection:
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self.accepted: pr.SessionAccepted | None = None
         """The daemon's answer; None until it arrives."""
-        self.opened_at = self._received_at = time.monotonic()
+        self._received_at = time.monotonic()
         self._due = 0.0
 
     @property

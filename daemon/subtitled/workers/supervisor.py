@@ -160,10 +160,6 @@ class Supervisor:
             for process in stuck
         ]
 
-    def pids(self) -> dict[str, int]:
-        """Return the process id of each running worker by identity."""
-        return {process.identity: process.popen.pid for process in self._by_pidfd.values()}
-
     @property
     def pidfds(self) -> frozenset[int]:
         """The pidfds to poll."""

@@ -85,7 +85,7 @@ class EndpointResult(Struct, frozen=True, kw_only=True):
 
 
 class OpenAiEngine:
-    """Translates by a chat endpoint; thread-safe. A TranslationEngine."""
+    """Translates by a chat endpoint; thread-safe."""
 
     name = "openai"
 
@@ -110,10 +110,6 @@ class OpenAiEngine:
     def version(self) -> str:
         """The model's name at the endpoint."""
         return self._model
-
-    def translate(self, requests: Sequence[TranslationRequest]) -> list[list[SentenceTranslation]]:
-        """Return one result for each sentence of each request, in order; raises EndpointError if the endpoint does not work."""
-        return [list(self.translate_one(request).sentences) for request in requests]
 
     def translate_one(
         self, request: TranslationRequest, pause: Callable[[float], None] = time.sleep
