@@ -113,7 +113,7 @@ class EditedCue(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lines: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=16)]
     """At least one that is not blank; blank ones are removed."""
     channel: Annotated[str, Meta(max_length=20)] = ""
-    """That of the speaker, if channels or tracks of the file were transcribed separately: "left", "track 2". "": that of the
+    """Channel of the speaker, if channels or tracks of the file were transcribed separately: "left", "track 2". "": that of the
     model's cue at the same time whose words are most alike."""
     is_accepted: bool = False
     """A person has confirmed the words of which the model was uncertain."""
@@ -209,7 +209,7 @@ class TranslationFacts(Struct, frozen=True, kw_only=True):
     done: int = 0
     """Sentences that have a result."""
     untranslated: int = 0
-    """Those of them that could not be translated: they are shown in the original."""
+    """Number of sentences that could not be translated; they are shown in the original."""
     cause: str = ""
     """Why the sentences could not be read the last time that it was translated; its files were left as they were then."""
 
@@ -397,7 +397,7 @@ class Submit(_Message, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     """Bytes of the file; None: sent with Commit."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
-    """Of the file, in hexadecimal; "": sent with Commit, and another connection cannot resume the upload."""
+    """SHA-256 of the file, in hexadecimal; "": sent with Commit, and another connection cannot resume the upload."""
     path: Annotated[str, Meta(max_length=4_096)] | None = None
     """An absolute path on the server, instead of an upload; only on its local socket."""
     url: Annotated[str, Meta(max_length=4_096)] | None = None
@@ -421,7 +421,7 @@ class Commit(_Message, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     """Required here or in Submit; if in both, they must be equal."""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
-    """Likewise."""
+    """SHA-256 of the file, in hexadecimal; required if the Submit had none."""
     options: JobOptions | None = None
     """Replaces the options of a Submit without sha256, except `tag`; None: no change."""
 
@@ -538,7 +538,7 @@ class GetVideo(_Message, frozen=True, kw_only=True):
     form: VideoForm | None = None
     """None: only the facts."""
     start: Annotated[int, Meta(ge=0, le=2**62)] = 0
-    """Of "original" the first byte, else the number of a segment, from 0."""
+    """First byte for "original", else the number of a segment, from 0."""
     length: Annotated[int, Meta(ge=0, le=2**20)] = 0
     """Bytes of "original"."""
 
@@ -751,7 +751,7 @@ class Audio(_Message, frozen=True, kw_only=True):
     start_ms: int
     sample_rate: int
     total_samples: int
-    """Of the whole media."""
+    """Length of the whole media, in samples."""
 
 
 class Video(_Message, frozen=True, kw_only=True):
@@ -927,7 +927,7 @@ ToClient = (
 )
 
 MAX_BLOBS = 4
-"""Of a message to the server: a SaveCues has up to four, a Chunk one."""
+"""Maximum blobs of a message to the server: a SaveCues has up to four, a Chunk one."""
 
 to_server: Codec[ToServer] = Codec(ToServer, max_blobs=MAX_BLOBS)
 to_client: Codec[ToClient] = Codec(ToClient)

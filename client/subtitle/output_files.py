@@ -14,7 +14,7 @@ from pathlib import Path
 from subtitle.errors import OptionError, SubtitleError
 
 MAX_NAME_BYTES = 200
-"""Of a name; a file system allows 255, which leaves room for a number and a suffix."""
+"""Maximum length of a file name; a file system allows 255, which leaves room for a number and a suffix."""
 MAX_NUMBER = 999
 
 

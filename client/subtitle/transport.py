@@ -27,7 +27,7 @@ SEND_HWM = 64
 """Messages that wait in the socket; the server's window limits an upload further."""
 KEEPALIVE_S = 20
 KEEPALIVE_COUNT = 3
-"""After so many unanswered probes, so many seconds apart, the connection is lost and ZeroMQ connects again."""
+"""The connection is lost after this many unanswered probes of the keep-alive; ZeroMQ then connects again."""
 RECONNECT_MS = 100
 MAX_RECONNECT_MS = 2_000
 CONNECT_MS = 3_000
@@ -82,7 +82,7 @@ def open_socket(context: Any, endpoint: str, key: Key | None) -> tuple[Any, Conn
 
 
 MAX_CLOSED_HANDSHAKES = 10
-"""After so many in a row, about 2 s, a further attempt does not help."""
+"""Closed handshakes in a row, within about 2 s, after which further attempts do not help."""
 
 
 class ConnectionMonitor:

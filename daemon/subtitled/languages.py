@@ -101,7 +101,7 @@ def code_of(tag: str | None) -> str | None:
 
 
 ENGLISH = "en"
-"""What Whisper translates to."""
+"""The language into which Whisper translates."""
 
 
 def _code_of_standard(tag: str) -> str | None:
@@ -173,7 +173,7 @@ def chinese_of(tag: str) -> Literal["off", "tw", "hk", "cn"]:
 
 
 MAX_TAG_CHARS = 35
-"""Of a language tag (RFC 5646, 4.4.1)."""
+"""Maximum length of a language tag (RFC 5646, 4.4.1)."""
 
 
 @lru_cache(4096)

@@ -217,10 +217,10 @@ def _filter(level: str) -> type[FilteringBoundLogger]:
 LAST_LINES: Final[deque[tuple[int, int, str]]] = deque(maxlen=2000)
 """Number, level and text of the last lines, without colors, for an admin's page; only in a process that calls `remember_lines`."""
 CHILD_LINES: Final[deque[tuple[int, int, str]]] = deque(maxlen=2000)
-"""Those of child processes: however much they log, the daemon's own lines stay."""
+"""Lines of child processes, apart from the daemon's, which they cannot displace."""
 _numbers = itertools.count()
 MAX_LINE_CHARS = 2000
-"""Of a line that is kept."""
+"""Maximum length of a line that is kept."""
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that control a terminal or reorder text."""
 _FORWARD_VARIABLE = "_SUBTITLED_LOG_LINES"
@@ -228,7 +228,7 @@ _FORWARD_VARIABLE = "_SUBTITLED_LOG_LINES"
 _RECORD_BYTES = 4000
 """Less than PIPE_BUF: a record is written whole or not at all (pipe(7))."""
 _MAX_RECORDS = 200
-"""Of each read of the pipe; older ones are dropped."""
+"""Maximum lines of each read of the pipe; older ones are dropped."""
 _READ_PAUSE_S = 0.05
 """Between two reads of the pipe: a child that logs without end must not take the daemon's time."""
 _line_pipe: tuple[int, int] | None = None

@@ -110,7 +110,7 @@ class ClientEndpoint:
         self.horizon: int | None = None
         """The last entry that may be sent: later ones wait for the disk; None: no limit."""
         self._watchers: dict[bytes, _Watcher] = {}
-        """By routing id; the watcher that was caught up last comes last."""
+        """By routing id, in the order in which they are sent entries."""
 
     @property
     def poll_timeout_s(self) -> float:

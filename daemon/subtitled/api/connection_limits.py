@@ -34,7 +34,7 @@ MAX_CONNECTIONS = 2048
 ALLOWANCE_BYTES = 256 * 2**20
 """Memory that clients may take beyond the buffers of their uploads."""
 RESERVE_FACTOR = 4
-"""Of the descriptors a quarter is for connections: more are accepted before the guard refuses them."""
+"""Descriptors for each allowed connection: more connections are accepted before the guard refuses them."""
 MAX_EVENTS = 64
 """Events that the guard reads before it closes surplus connections."""
 GUARD_POLL_MS = 200

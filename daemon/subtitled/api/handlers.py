@@ -147,7 +147,7 @@ class RequestHandlers:
         self._send_to_watchers = send_to_watchers
         self._queries = BackgroundPool("queries", call_in_loop)
         self._pending_queries: Counter[str] = Counter()
-        """Of each key."""
+        """Number of pending queries of each key."""
         self._admin = AdminRequests(config, broker=broker, dispatch=dispatch, stats=stats, query=self.query)
 
     def reconfigure(self, config: Config) -> None:

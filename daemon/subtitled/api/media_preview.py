@@ -28,7 +28,7 @@ from subtitled.storage.rows import JobRow
 MAX_PENDING = 16
 """Requests of all clients that are decoded or queued."""
 MAX_PENDING_OF_ONE = 8
-"""Of one client's key."""
+"""Maximum pending requests of one client's key."""
 MAX_CACHED_BYTES = 32 * 2**20
 """Segments of pictures that are kept in memory: about seven minutes."""
 CACHED_S = 600.0

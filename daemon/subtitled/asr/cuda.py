@@ -44,7 +44,7 @@ class Gpu(Struct, frozen=True):
     uuid: str
     name: str
     parent: str = ""
-    """Of an instance, the UUID of the whole GPU."""
+    """UUID of the whole GPU, for a MIG instance."""
 
 
 def list_gpus() -> list[Gpu]:

@@ -69,7 +69,7 @@ R = TypeVar("R")
 
 FRAMES_PER_SECOND = 100
 WINDOW_FRAMES = 3000
-"""What Whisper's encoder takes: 30 s, shorter audio padded."""
+"""Length of the encoder's input: 30 s; shorter audio is padded."""
 PADDING_FRAMES = 500
 """Silence after shorter audio, without which Whisper repeats its last words. It was trained with silence up to 30 s, but
 an encoder takes a quarter of the time for 15 s. A result that looks wrong is decoded again with silence up to 30 s."""
@@ -131,7 +131,7 @@ class _Window(Struct, frozen=True):
     is_repeat: bool = False
     """Its speech was in a window before, and got no text."""
     is_whole: bool = False
-    """It is padded to `WINDOW_FRAMES`: with less its result looked wrong."""
+    """It is padded to `WINDOW_FRAMES`, because its result looked wrong with less padding."""
 
     @property
     def padded_frames(self) -> int:

@@ -1,4 +1,4 @@
-"""What faster-whisper keeps to itself: its options, its measures, its calls of CTranslate2, one window's alignment."""
+"""Parts of faster-whisper that have no public interface: options, measures, calls of CTranslate2, alignment of one window."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 MAX_TOKENS = 448
-"""Of a prompt and twice its text, in CTranslate2's count: 224 tokens of text."""
+"""Maximum tokens of a prompt and its text, of which CTranslate2 counts each text token twice: 224 tokens of text."""
 MAX_TOKENS_PER_S = 20
-"""Fast speech has 8 tokens a second in English and in Chinese, and twice as many in languages that the tokenizer does
-not know well."""
+"""Fast speech has 8 tokens a second in English and in Chinese, and twice as many in languages for which the
+tokenizer has few tokens."""
 EXTRA_TOKENS = 24
 """Timestamps, and the text of a sound that was cut off."""
 

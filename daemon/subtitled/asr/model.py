@@ -27,7 +27,7 @@ WINDOW_SHARE = 0.25
 """And as a share of the model's file. Both together are above what the layers' sizes add up to, at beam size 5 in float16:
 0.25 GB for large-v3-turbo (1.6 GB), 0.8 GB for large-v3 (3.1 GB), 0.06 GB for tiny (0.08 GB)."""
 USED_SHARE = 0.8
-"""Of the free memory, since other programs and CTranslate2's workspaces need some."""
+"""Share of the free memory that a batch may use, since other programs and CTranslate2's workspaces need some."""
 
 
 class HubUnreachableError(ModelError):

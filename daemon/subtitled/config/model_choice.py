@@ -31,7 +31,7 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True):
     known_languages: tuple[str, ...] = ()
     """Languages of Whisper that it has tokens for; (): not known before it is loaded."""
     tasks: tuple[str, ...]
-    """Of audio; empty for a model that translates text."""
+    """Its tasks on audio; empty for a model that translates text."""
     is_default: bool = False
     is_for_text: bool = False
     """It translates text."""

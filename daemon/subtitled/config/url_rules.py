@@ -22,7 +22,7 @@ _RESERVED = tuple(
 )
 """Networks that Python, or some of its releases, call global: metadata of Azure and Oracle, 6to4 relays, local NAT64, site-local."""
 _ISATAP = (bytes.fromhex("00005efe"), bytes.fromhex("02005efe"))
-"""What stands before the IPv4 address at the end of an IPv6 one, in any network (RFC 5214)."""
+"""Bytes before the IPv4 address at the end of an IPv6 one, in any network (RFC 5214)."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 

@@ -96,7 +96,7 @@ class DropTranslations(Struct, frozen=True, kw_only=True):
     target: str = ""
     """"": of all languages those with a problem."""
     keys: tuple[str, ...] = ()
-    """Of this language all but these."""
+    """Delete all sentences of `target` except these."""
 
 
 class SavePause(Struct, frozen=True):
@@ -197,7 +197,7 @@ class CheckFile(Struct, frozen=True, kw_only=True):
     job: Job
     folder: bytes
     suspicion: str
-    """What the file is blamed for if its folder answers at once; "" for nothing."""
+    """Fault of the file, if its folder answers at once; "" for none."""
     is_missing: bool = False
     """There is no such file: it fails at once if its mount is there."""
 

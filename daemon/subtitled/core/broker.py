@@ -69,7 +69,7 @@ class Broker:
         self.is_paused = False
         """An admin has paused the queue: nothing more is started, what is running ends."""
         self.window_samples: int | None = None
-        """What the model sees at once; known when the first transcribe worker is ready."""
+        """Window of the model; known when the first transcribe worker is ready."""
         self._out: list[Action] = []
         self.live_jobs = LiveJobs(self._out)
         self.worker_table = WorkerTable(policy, self._out)

@@ -74,9 +74,9 @@ class JobLifecycle:
         self._unplanned = QueueOrder()
         """Jobs to be translated whose sentences are not read yet."""
         self._planning: set[str] = set()
-        """Those whose sentences are read now."""
+        """Ids of jobs whose sentences are being read."""
         self._with_texts: dict[str, LiveJob] = {}
-        """Those whose text segments are in memory."""
+        """Jobs whose text segments are in memory."""
 
     def add_result(self, segment: Segment, item: ItemResult, worker: str) -> None:
         """Store a segment's result; decode it again if it is not in the job's settled language.

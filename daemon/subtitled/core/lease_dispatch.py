@@ -22,7 +22,7 @@ from subtitled.core.states import AT_WORK, SegmentEvent, WorkerEvent, WorkerStat
 from subtitled.core.worker_table import NEVER, WorkerTable
 
 MAX_DOUBLINGS = 4
-"""Of a lease's time limit."""
+"""Maximum number of times that losses double the time limit of a lease."""
 
 
 class LeaseDispatch:

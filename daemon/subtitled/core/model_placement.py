@@ -26,16 +26,16 @@ from subtitled.core.worker_table import NEVER, WorkerTable
 
 TURN_S = 10.0
 TURN_LOADS = 10.0
-"""A worker with work for its models keeps them for so long, or for so many times the load time of the next model, before it
+"""A worker with work for its models keeps them for TURN_S, or for TURN_LOADS times the load time of the next model, before it
 unloads one for a model that no worker holds."""
 IDLE_LOADS = 1.0
-"""One without work keeps them for so many times that load time."""
+"""The same for a worker without work for its models."""
 MAX_TURN_S = 600.0
-"""It keeps them no longer, however long a load takes."""
+"""Maximum time for which a worker keeps its models, however long a load takes."""
 WORTH_LOADS = 3.0
-"""A further worker loads a model if its waiting work takes the present workers so many times the load time."""
+"""A further worker loads a model if its waiting work takes the present workers this many times the load time."""
 MARGIN = 1.1
-"""A model is loaded beside others if so many times the memory that it needs are free."""
+"""A model is loaded beside others if the free memory is at least this many times what it needs."""
 USUAL_LOAD_S = 10.0
 """Load time of a model that was not loaded yet."""
 

@@ -59,7 +59,7 @@ class Plan(Struct, frozen=True):
     pieces: tuple[PlanPiece, ...]
     spans: tuple[Span, ...]
     source: AudioSource = AudioSource()
-    """What was decoded: the PCM that is cut again later is the same."""
+    """Track and mix that were decoded, so that the same PCM is cut again later."""
 
     @property
     def samples(self) -> int:
@@ -94,7 +94,7 @@ class PlanSettings(Struct, frozen=True, kw_only=True):
     max_segment_s: int = SegmentsConfig().max_segment_s
     max_pause_ms: int = SegmentsConfig().max_pause_ms
     window_samples: int = 0
-    """What the model saw at once when the file was first planned; 0 while no model is loaded."""
+    """Window of the model when the file was first planned; 0 while no model is loaded."""
 
 
 class SkippedSpan(Struct, frozen=True):

@@ -38,7 +38,7 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Count = Annotated[int, Meta(ge=0, le=2**48)]
 
 WINDOW_SAMPLES = 480_000
-"""What every Whisper model sees at once: 30 s at 16 kHz."""
+"""Window of every Whisper model: 30 s at 16 kHz."""
 
 MAX_RESULT_BYTES = 512 * 1024
 """Encoded result of one segment; 448 tokens with word times, twice, have less than 100 KiB."""
@@ -103,7 +103,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     readable: tuple[str, ...] = ()
     """Folders that a prepare worker may read besides the system's."""
     hung: tuple[str, ...] = ()
-    """Those of them that did not answer when the worker started; it cannot read them."""
+    """Folders among them that did not answer when the worker started; it cannot read them."""
     memory_bytes: int = 0
     """Limit of a prepare worker's address space; 0: none."""
     max_hours: float = 0.0
@@ -238,7 +238,7 @@ class Media(Struct, frozen=True, kw_only=True):
     reading up to it."""
     skipped: tuple[SkippedSpan, ...] = ()
     audio: AudioChoice | None = None
-    """What was decoded; None for files that an earlier release read."""
+    """Track and mix that were decoded; None for files that an earlier release read."""
 
     def offset_of(self, track: int) -> int:
         """Return the start time of a track, in samples."""
@@ -463,7 +463,7 @@ class SkipRule(Struct, frozen=True, kw_only=True):
     rule: str
     """"any", or "language": those in the language of this job's subtitles."""
     language: str | None
-    """That language; None: the one that the file's audio track names."""
+    """Language for `skip_existing = "language"`; None: that of the audio track's tag."""
     source: bytes
     """Path that the file was found at; subtitle files beside it are named after it."""
     folders: tuple[bytes, ...]

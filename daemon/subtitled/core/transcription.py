@@ -18,7 +18,7 @@ Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 SegmentMs = Annotated[int, Meta(ge=-600_000, le=600_000)]
 """A time in a segment; the model may return times outside of it."""
 WordMs = Annotated[int, Meta(ge=-600_000, le=2**42)]
-"""Of segment time, or in a transcript of media time."""
+"""Milliseconds of segment time; in a transcript, of media time."""
 
 
 class Word(Struct, frozen=True):
@@ -64,4 +64,4 @@ class DecodingDecision(Struct, frozen=True, kw_only=True):
     cause: str
     """The measure that led to it: "compression_ratio", "log_prob", "no_speech_prob", "repetition"."""
     temperature: Temperature
-    """Of the decoding after a fallback; else of the one that was dropped or cut."""
+    """Temperature of the decoding after a fallback; else of the one that was dropped or cut."""

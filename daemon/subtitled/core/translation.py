@@ -31,7 +31,7 @@ class Sentence(Struct, frozen=True, kw_only=True):
     """A mark around the text, for example "[" or "♪ ", that is not translated."""
     suffix: str = ""
     channel: str = ""
-    """As of its segment or cue."""
+    """Channel of its segment or cue."""
 
 
 class TranslationRequest(Struct, frozen=True, kw_only=True):

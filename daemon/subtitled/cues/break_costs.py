@@ -60,7 +60,7 @@ _KO_CONJUNCTIONS = listed("그리고 하지만 그래서 그러나 그런데 그
 _KO_CLAUSE = listed("고 는데 은데 지만 면 서 니까 며 려고 도록")
 """Korean verb endings that end a clause."""
 _MAX_WORD_CHARS = 200
-"""Of a longer word only its ends are examined: the patterns below take quadratic time."""
+"""Only the ends of longer words are examined, because the patterns below take quadratic time."""
 _STOPS = ".!?…。！？｡;:；：,，、"
 _MEASURED = re.compile(r"[\d一二三四五六七八九十百千万萬亿億零两兩几幾这這那每第半]$")
 _ZH_BACK = frozenset(

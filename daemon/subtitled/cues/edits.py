@@ -33,7 +33,7 @@ _MAX_PAIRS = 250_000
 """Pairs of words that are compared at once; more are compared in parts, divided by the start of their cues: measured, 3 s
 instead of 18 s for 80,000 words."""
 _NEAR_CUES = 20
-"""So many cues before and after a start are compared to find its channel."""
+"""Number of cues before and after a start that are compared to find its channel."""
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u11ff\u1780-\u17ff\u2e80-\uffef\U00020000-\U0003ffff]")
 """Characters of scripts without spaces, and full-width ones."""
 _SPACED_WORD = re.compile(r"\s*\S+")

@@ -26,11 +26,11 @@ _MAX_WORDS_CHARS = 20_000
 """A longer phrase is not speech (Whisper writes 448 tokens at most in 30 s): it is cut into lines, not into words."""
 _MAX_UNITS_PER_CUE = 64
 _MAX_UNITS = 20_000
-"""In one stretch: more than an hour of speech without a pause."""
+"""Maximum units that are laid out together: more than an hour of speech without a pause."""
 
-_SEAM = 1.4
-"""Of the silence that a cue of its own needs: shorter pauses stay inside a cue rather than cut a clause."""
-_LEAST_SEAM_MS = 300
+_PAUSE_FACTOR = 1.4
+"""Factor for the shortest pause that separates cues: shorter pauses stay inside a cue rather than cut a clause."""
+_MIN_PAUSE_MS = 300
 
 
 class Cue(Struct, frozen=True, omit_defaults=True):
@@ -231,7 +231,7 @@ def _split_wide(word: str, line: int) -> Iterator[str]:
 
 def _is_divided(last: LayoutUnit, unit: LayoutUnit, limits: LayoutLimits) -> bool:
     """Return whether the silence between two units is long enough to show any cue before it ends."""
-    return unit.start_ms - last.end_ms >= max(_LEAST_SEAM_MS, _SEAM * (limits.min_ms + limits.gap_ms))
+    return unit.start_ms - last.end_ms >= max(_MIN_PAUSE_MS, _PAUSE_FACTOR * (limits.min_ms + limits.gap_ms))
 
 
 def _continued(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CUE = 80.0
 CUE_BREAK = 6.0
 LEAST_RELIEF = 0.4
-"""Of the cost of a break, with a long pause."""
+"""Smallest factor of the cost of a break, with a long pause."""
 SENTENCE_START = 90.0
 PAUSE = 0.05
 LINE = 10.0
@@ -61,11 +61,11 @@ class LayoutUnit(Struct, frozen=True):
     start_ms: int
     end_ms: int
     columns: int
-    """Of its text, stripped."""
+    """Width of its text, stripped."""
     space: int
     """Columns of the space before it, which is dropped at the start of a line."""
     cost: int
-    """Of a line break before it."""
+    """Cost of a line break before it."""
 
 
 class CueGroup(Struct, frozen=True):

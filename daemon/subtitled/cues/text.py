@@ -1,4 +1,4 @@
-"""Where text may be broken, and what it weighs."""
+"""Where text may be broken, and its share of a phrase's time."""
 
 from __future__ import annotations
 

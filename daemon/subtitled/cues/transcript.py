@@ -66,7 +66,7 @@ class SegmentTranscript(Struct, frozen=True, kw_only=True):
     language_probability: float | None = None
     no_speech_prob: float = 0.0
     temperature: float = 0.0
-    """Of the last decoding; above 0 it is a fallback, because the first result looked wrong."""
+    """Temperature of the last decoding; above 0 it is a fallback, because the first result looked wrong."""
     fallbacks: int = 0
     decisions: tuple[DecodingDecision, ...] = ()
     """Why the text of a fallback was used, or none."""

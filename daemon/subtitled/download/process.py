@@ -26,7 +26,7 @@ from subtitled.runtime import sandbox
 from subtitled.runtime.processes import become_child
 
 MEMORY_BYTES = 2 << 30
-"""Of the address space; a page that does not end fills it and fails."""
+"""Limit of the address space; a page without end reaches it and fails."""
 MAX_FILES = 256
 REPORT_S = 0.5
 NAME = "media"

@@ -44,7 +44,7 @@ MOUNT_ERRORS = frozenset(
         errno.ETIMEDOUT,
     }
 )
-"""What every call on a mount returns whose server or device has gone; a damaged file returns EIO, too."""
+"""Errors of every call on a mount whose server or device is gone; a damaged file returns EIO, too."""
 MOUNTS = Path("/proc/self/mounts")
 MOUNT_INFO = Path("/proc/self/mountinfo")
 RETRY_S = 1.0

@@ -28,7 +28,7 @@ MIN_TOKEN_CHARS = 16
 MAX_REQUESTS = 256
 """Concurrent requests; each may hold 2 MiB and a connection to the daemon."""
 MAX_CLIENT_REQUESTS = 192
-"""Of one client, so that it cannot use all of MAX_REQUESTS, for example with event streams."""
+"""Maximum requests of one client, so that it cannot use all of MAX_REQUESTS, for example with event streams."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_SITES = frozenset({"same-origin", "none"})
 """Sec-Fetch-Site (Fetch Metadata, W3C) of the gateway's own pages, and of a typed address."""

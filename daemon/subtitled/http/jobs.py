@@ -28,7 +28,7 @@ from subtitled.http.response_formats import json_response, media_type_of, payloa
 
 MAX_LISTED = 1000
 MAX_FORM_BYTES = 2**16
-"""Of a form without a file."""
+"""Maximum size of a form without a file."""
 _UPLOAD_PARAMS = frozenset({"name", "options", "url"})
 """Parameters of a submission that are not fields of JobOptions."""
 _NESTED_FIELDS = frozenset({"vad", "layout"})

@@ -24,7 +24,7 @@ BLOCK = 1 << 16
 
 
 class MediaInfo(Struct, frozen=True):
-    """What a media file says of its audio.
+    """Facts about the audio of a media file.
 
     `sample_rate` (Hz) and `channels` are the track's own, before conversion; `duration_s` is None where the
     file does not say. The first decoded sample is heard `offset_samples` (at 16 kHz) after the file's start

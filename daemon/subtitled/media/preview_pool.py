@@ -2,7 +2,7 @@
 
 A media file may crash a decoder or make it hang. So a child, `python -m subtitled.media.preview_pool`, decodes it; requests and
 responses pass through its standard input and output, and it is killed at a time limit. Each of the few children keeps its last
-file open: a range that follows the last one is decoded without a seam.
+file open: a range that follows the last one is decoded without a gap.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AudioRange(_Request, frozen=True, kw_only=True):
 
     @property
     def following(self) -> object:
-        """What the child can decode next without a seam."""
+        """What the child can decode next without a gap."""
         return self.start + self.samples
 
     @property
@@ -88,7 +88,7 @@ class VideoPart(_Request, frozen=True, kw_only=True):
 
     @property
     def following(self) -> object:
-        """What the child can decode next without a seam."""
+        """What the child can decode next without a gap."""
         return self.form, self.start + 1
 
     @property
@@ -123,7 +123,7 @@ class _ChildSlot:
         self._child: subprocess.Popen[bytes] | None = None
         self.path = b""
         self.following: object = None
-        """What can be decoded next without a seam."""
+        """What can be decoded next without a gap."""
         self.used_at = 0.0
         self._is_over = False
 
@@ -211,7 +211,7 @@ class PreviewPool:
                 slot.end()
 
     def _take(self, wanted: AudioRange | VideoPart) -> _ChildSlot:
-        """Take an idle child: the one that decodes the range without a seam, one with the file open, or any."""
+        """Take an idle child: the one that decodes the range without a gap, one with the file open, or any."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle)
             if self._is_closed:

@@ -20,11 +20,11 @@ _LEADS = (SAMPLE_RATE, 4 * SAMPLE_RATE, 16 * SAMPLE_RATE)
 MAX_DRIFT_MS = 20
 """Largest error of a position: too small to notice beside a cue."""
 _AHEAD_SAMPLES = 10 * SAMPLE_RATE
-"""What lies no further ahead is decoded to, rather than gone to."""
+"""A position at most this far ahead is reached by decoding, not by seeking."""
 
 
 class RangeDecoder:
-    """One media file; a context manager. What follows what was read last is read on without a seam.
+    """One media file; a context manager. What follows what was read last is read on without a gap.
 
     A place is found by the file's timestamps; where those are not even, by decoding from the beginning. `source` and
     `language` choose what is decoded, as in `open_media`. All raise MediaError.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 4352
 """A larger picture is not decoded; 8K is below it."""
 _LARGE_PIXELS = 2048 * 1200
-"""Of a larger picture only the frames that others depend on are decoded."""
+"""Of larger pictures, only the frames on which others depend are decoded."""
 _BOX = (640, 360)
 """Width and height that the picture of a segment fits into."""
 _RATE = 25
@@ -36,7 +36,7 @@ _RATE = 25
 _TICKS = VIDEO_SEGMENT_MS * _RATE // 1000
 """Frames of a segment."""
 _LEADS_S = (0.0, 4.0, 16.0)
-"""How far before a segment the decoder seeks: an index may lead to a frame that is too late."""
+"""Distances before a segment to which the decoder seeks: an index may lead to a frame that is too late."""
 _AHEAD_S = 10.0
 """A segment that begins no later than this after the last one is reached by decoding, without a seek."""
 _BUDGET_S = 8.0

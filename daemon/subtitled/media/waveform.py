@@ -1,4 +1,4 @@
-"""How loud a file's audio is, coarse enough to be drawn."""
+"""The waveform of a file: its peaks, coarse enough to be drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 INTERVAL_MS = 100
 MAX_PEAKS = 2**17
-"""Of one file; a longer one has longer intervals, a day 700 ms."""
+"""Maximum peaks of one file; a longer file has longer intervals, a day 700 ms."""
 _INTERVAL_SAMPLES = INTERVAL_MS * SAMPLE_RATE // 1000
 
 

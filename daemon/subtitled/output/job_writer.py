@@ -105,9 +105,9 @@ class JobWriter:
         self._text_layouts = BackgroundPool("text-layout", call_in_loop)
         self._text_layout_process = LayoutProcess()
         self._folders = FolderThreads("files", call_in_loop)
-        """By folder for subtitles, or by inbox where they lie beside their source."""
+        """Threads by folder for subtitles, or by inbox if they are beside their source."""
         self._waits = FolderThreads("wait", call_in_loop)
-        """By the same, or by mount below: they wait for folders below that do not answer."""
+        """Threads that wait for folders that do not answer; by the same, or by mount below."""
         self.waiting: list[Callable[[], None]] = []
         """Calls that write the files of jobs, which wait for disk space or for the lost database."""
         self._is_disk_full_logged = False

@@ -80,11 +80,11 @@ SYSTEM_PATHS = (
     "/proc/cpuinfo",
     "/proc/meminfo",
 )
-"""What the interpreter and the decoders read besides their own installation; none of it is secret."""
+"""Paths that the interpreter and the decoders read besides their own installation; none is secret."""
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom", "/dev/zero")
 
 _OF_PREFIX = ("lib", "lib64", "share", "pyvenv.cfg")
-"""What Python reads of its installation while it runs."""
+"""Parts of its installation that Python reads while it runs."""
 
 _HOME = os.environ.get("HOME", "")
 """At the start of the process: a download later gets the folder of its job as its home."""

@@ -1,4 +1,4 @@
-"""Whether the state folder is still the one that was opened: a deleted one swallows all results without an error."""
+"""Detect a state folder that was deleted or replaced: SQLite writes into the deleted files without an error."""
 
 from __future__ import annotations
 

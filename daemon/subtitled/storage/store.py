@@ -27,7 +27,7 @@ DRAFT_MS = 300_000
 MAX_EDITS = 50
 """Versions kept of a job's subtitles; the oldest are removed."""
 MAX_EDIT_BYTES = 16 * 2**20
-"""Of all of them, compressed; the newest is kept in any case."""
+"""Maximum size of all versions of a job, compressed; the newest is always kept."""
 EDITED = "edited"
 """The journal's event of a saved version."""
 DELETED = "deleted"

@@ -35,7 +35,7 @@ class TranslatedSentence(Struct, frozen=True, kw_only=True):
     sentence: Sentence
     translation: SentenceTranslation
     language: str | None
-    """Of the translation's text: the target's, or that of the source if there is a problem."""
+    """Language of the text: the target, or that of the source if there is a problem."""
 
     @property
     def text(self) -> str:

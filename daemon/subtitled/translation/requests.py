@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SENTENCES = 16
 MAX_CHARS = 2000
-"""Of the sentences of one request."""
+"""Maximum length of the sentences of one request."""
 CONTEXT_SENTENCES = 3
 """Before and after a request's sentences."""
 _CONTEXT_CHARS = 600

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PAUSE_MS = 2000
 """A pause of this length ends a sentence, whatever its punctuation."""
 UNPUNCTUATED_PAUSE_MS = 700
-"""Likewise in text without punctuation, as some models write Chinese, and in scripts that have none."""
+"""A pause of this length ends a sentence in text without punctuation, as some models write Chinese, and in scripts that have none."""
 _UNPUNCTUATED_COLUMNS = 400
 """Text with fewer than one end of a sentence in so many columns has no punctuation."""
 MAX_COLUMNS = 300
@@ -37,7 +37,7 @@ MAX_MS = 20_000
 _RUN_PAUSE_MS = 300
 """A shorter pause does not divide a sentence's runs of speech."""
 _GAP_MS_PER_COST = 20
-"""So much pause makes up for one unit of a break's cost."""
+"""Pause that compensates one unit of a break's cost."""
 _MARKUP = re.compile(r"</?(?:[ibus]|font|c|v|lang|ruby|rt)\b[^<>]*>|\{\\[^{}]*\}", re.IGNORECASE)
 """Tags and commands of SubRip and ASS."""
 _MARK = re.compile(r"([\[({【（〔♪♫#*\s]+)(.*?)([\])}】）〕♪♫#*\s]*)")  # noqa: RUF001 - full-width brackets are meant

@@ -22,7 +22,7 @@ MAX_SHARED = 64
 DAEMON_TIMEOUT_S = 3.0
 PAGE_SIZE = 40
 OLDER_PAGE_SIZE = 100
-"""Of older jobs, which the page adds while it is scrolled: fewer requests to the end of a long list."""
+"""Page size of older jobs, which the page adds while it is scrolled: fewer requests to the end of a long list."""
 RUNNING = ("receiving", "queued", "preparing", "transcribing", "writing", "translating")
 ACTIVE = ("preparing", "transcribing", "writing", "translating")
 MAX_ACTIVE = 200

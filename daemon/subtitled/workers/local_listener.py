@@ -89,7 +89,7 @@ class WorkerListener:
         self.on_download: Callable[[str, pr.DownloadProgress], None] = lambda _worker, _progress: None
         """Called with the identity of a download process and what it has received."""
         self._other_weights: dict[str, ModelWeightsCheck] = {}
-        """Of the models besides the default, by name."""
+        """Checks of the models besides the default, by name."""
         self.pcm = pcm or PcmStore()
 
     def reconfigure(self, config: Config, devices: list[Device]) -> None:

@@ -47,7 +47,7 @@ class ResidentModels:
         """`default` is the model that the worker was started with."""
         self._held = {DEFAULT_MODEL: default}
         self._settings = {DEFAULT_MODEL: default.settings}
-        """Of all models that leases have named, by name."""
+        """Settings of all models of leases so far, by name."""
         self._memory_bytes = {DEFAULT_MODEL: default.memory_bytes}
         """Memory that each took, by name."""
         self._kept: set[str] = set()

@@ -44,7 +44,7 @@ class _Lease(Struct, frozen=True):
     order: pr.Transcribe | pr.Translate
     use: ModelUse
     features: list[np.ndarray]
-    """Of the audio of a Transcribe."""
+    """Features of each audio segment of the Transcribe."""
     features_s: float
 
 
@@ -66,7 +66,7 @@ class TranscribeRole:
         self._held: set[int] = set()
         """Leases without an answer."""
         self._abandoned: set[int] = set()
-        """Those that are to be dropped."""
+        """Leases that are to be dropped."""
         self._steps: dict[int, int] = {}
         """Calls of the model that are done for each running lease."""
         self._other_threads = threading.Semaphore(self._streams - 1)

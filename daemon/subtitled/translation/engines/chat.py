@@ -37,7 +37,7 @@ class EndpointError(SubtitledError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """Of HTTP; 0: there was no answer, or one that is not of the interface."""
+        """HTTP status; 0 without an answer, or for one that does not follow the interface."""
         self.is_temporary = is_temporary
         """A later call may succeed."""
         self.retry_after_s = retry_after_s
@@ -56,7 +56,7 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     model: str
     """As the endpoint names it; "" if it does not."""
     tokens: int
-    """Of input and output; 0 if the endpoint does not count them."""
+    """Tokens of input and output; 0 if the endpoint does not count them."""
 
 
 class _Part(Struct, frozen=True):

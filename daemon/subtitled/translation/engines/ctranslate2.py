@@ -37,7 +37,7 @@ RUNS_TO_GROW = 50
 MAX_RUNNING = 2
 """Batches that are started at once: one runs while the texts of the other are made."""
 MAX_TOKENS = 256
-"""Of one translation: CTranslate2's default. The same for each batch, so that a result does not depend on its neighbours."""
+"""Maximum tokens of one translation: CTranslate2's default. The same for each batch, so that a result does not depend on its neighbours."""
 
 
 class TranslationMemoryError(SubtitledError):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S = 180.0
 CALL_ATTEMPTS = 7
-"""Of one call, while the endpoint is overloaded or gives no answer."""
+"""Attempts at one call, while the endpoint is overloaded or gives no answer."""
 BATCH_ATTEMPTS = 3
 """Calls for a batch; each asks only for the sentences that are missing so far."""
 SINGLE_ATTEMPTS = 2
@@ -81,7 +81,7 @@ class EndpointResult(Struct, frozen=True, kw_only=True):
     version: str
     """The model as the endpoint names it."""
     tokens: int
-    """Of all calls that it took."""
+    """Tokens of all calls."""
 
 
 class OpenAiEngine:
