@@ -378,3 +378,13 @@ def test_a_loop_is_cut_and_reported(model: WhisperModel) -> None:
     assert texts(kept) == texts(cut) * 2
     assert [decision.verdict for decision in cut.decisions] == [DecisionKind.LOOP]
     assert kept.decisions == ()
+
+
+def test_chinese_without_a_prompt_gets_the_configured_one(model: WhisperModel) -> None:
+    """The language is detected in the batch, which then has prompts of two lengths."""
+    wanted = [(chinese(), PromptRequest(language=None)), (english(), PromptRequest(language=None))]
+    given = [(chinese(), PromptRequest(language=None, initial_prompt=CHINESE)), wanted[1]]
+    ours = decoded(model, wanted, chinese_prompt=CHINESE)
+    assert [result.language for result in ours] == ["zh", "en"]
+    assert [result.phrases for result in ours] == [result.phrases for result in decoded(model, given)]
+    assert ours[0].phrases != decoded(model, wanted, chinese_prompt="")[0].phrases

@@ -160,7 +160,7 @@ def test_recordings_without_speech_get_no_text(short: dict[str, Transcript], nam
     assert short[name].cues == ()
 
 
-LONG = ("long_zh.flac", "long_en.flac", "none_ragtime.ogg", "none_noise4.wav")
+LONG = ("long_zh.flac", "long_en.flac", "zh_autumn.wav", "none_ragtime.ogg", "none_noise4.wav")
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,16 @@ def test_text_is_timed_by_its_speech(long: dict[str, Transcript], name: str) -> 
             ]
             assert inside, phrase
             assert all(phrase.end_ms - span.start_ms > 100 for span in inside), phrase
+
+
+@pytest.mark.long
+def test_chinese_has_punctuation_at_which_cues_end(long: dict[str, Transcript]) -> None:
+    """Without a prompt the text had none, and nine of ten cues ended in mid-clause."""
+    found = long["zh_autumn.wav"]
+    written = "".join(phrase.text for segment in found.segments for phrase in segment.phrases)
+    assert sum(written.count(mark) for mark in "\uff0c\u3002") >= 15
+    cut = [cue for cue in found.cues if cue.lines[-1][-1] not in "\uff0c\u3002\uff1f"]
+    assert len(cut) <= len(found.cues) // 4
 
 
 @pytest.mark.long

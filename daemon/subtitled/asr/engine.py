@@ -176,7 +176,7 @@ class Engine:
         self._decoding = decoding
         self._limits_for = limits
         """The limits of a cue in some language; with word times "auto" the words of larger phrases are timed."""
-        self._prompts = PromptBuilder(model)
+        self._prompts = PromptBuilder(model, decoding.chinese_prompt)
         self._window = int(model.feature_extractor.nb_max_frames)
 
     @property

@@ -117,12 +117,21 @@ class DecodedWindow(Struct):
 def decode_first(
     model: WhisperModel, encoded: Any, windows: Sequence[DecodedWindow], options: TranscriptionOptions
 ) -> None:
-    """Decode the windows of an encoded batch at temperature 0."""
-    prompts = [window.prompt for window in windows]
-    seconds = max(window.seconds for window in windows)
-    results = generate(model, encoded, prompts, options, seconds=seconds)
-    for window, result in zip(windows, results, strict=True):
-        window.attempts.append(scored_attempt(result, window.tokenizer, options, 0.0))
+    """Decode the windows of an encoded batch at temperature 0, together those whose prompts are equally long."""
+    rows_by_length: dict[int, list[int]] = {}
+    for row, window in enumerate(windows):
+        rows_by_length.setdefault(len(window.prompt), []).append(row)
+    for rows in rows_by_length.values():
+        alike = [windows[row] for row in rows]
+        results = generate(
+            model,
+            rows_of(encoded, rows),
+            [window.prompt for window in alike],
+            options,
+            seconds=max(window.seconds for window in alike),
+        )
+        for window, result in zip(alike, results, strict=True):
+            window.attempts.append(scored_attempt(result, window.tokenizer, options, 0.0))
 
 
 def decode_again(

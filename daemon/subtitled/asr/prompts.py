@@ -35,8 +35,10 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
 class PromptBuilder:
     """The tokenizers and prompts of one model."""
 
-    def __init__(self, model: WhisperModel) -> None:
+    def __init__(self, model: WhisperModel, chinese_prompt: str = "") -> None:
+        """`chinese_prompt`: initial prompt of Chinese speech in requests without one."""
         self._model = model
+        self._chinese_prompt = chinese_prompt
         self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
 
     def tokenizer(self, request: PromptRequest, language: str | None) -> Tokenizer:
@@ -54,12 +56,15 @@ class PromptBuilder:
         return self._tokenizers[key]
 
     def prompt(self, request: PromptRequest, language: str | None, *, is_first: bool) -> list[int]:
-        """Return the tokens that a window begins with; their number does not depend on the language.
+        """Return the tokens that a window begins with.
 
         As in `WhisperModel.transcribe` hotwords go before every window, the initial prompt before the first.
         """
         tokenizer = self.tokenizer(request, language)
-        said = _plain(request.initial_prompt) if is_first else ""
+        initial_prompt = request.initial_prompt
+        if not initial_prompt and language == "zh" and request.task == "transcribe":
+            initial_prompt = self._chinese_prompt
+        said = _plain(initial_prompt) if is_first else ""
         prompt: list[int] = self._model.get_prompt(
             tokenizer,
             tokenizer.encode(f" {said}") if said else [],

@@ -96,6 +96,8 @@ class DecodingConfig(_Section, frozen=True):
     length_penalty: Annotated[float, Meta(ge=0, le=10)] = 1.0
     repetition_penalty: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
     no_repeat_ngram_size: Annotated[int, Meta(ge=0, le=100)] = 0
+    chinese_prompt: Annotated[str, Meta(max_length=200)] = "以下是普通話的句子。"
+    """Initial prompt of Chinese speech where a job has none: without one, Whisper writes Chinese without punctuation."""
 
 
 class PoolConfig(_Section, frozen=True):
