@@ -84,8 +84,8 @@ def test_only_a_regular_file_in_the_folder_of_its_job_is_taken(tmp_path: Path) -
             _take(folder, name, "talk.flac")
     assert secret.read_bytes() == b"secret"
     (folder / "folder.flac").exists()
-    taken = _take(folder, "media.flac", "My talk.flac")
-    assert (taken.path, taken.size) == (os.fsencode(folder / "My talk.flac"), 4)
+    path, taken = _take(folder, "media.flac", "My talk.flac")
+    assert (path, taken.size) == (os.fsencode(folder / "My talk.flac"), 4)
     assert taken.sha256 == "70bf93310284b039f237e82db4407df3e3ca642fac2b9ebb02973764424c7418"
 
 

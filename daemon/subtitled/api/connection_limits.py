@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import zmq
 from msgspec import Struct
@@ -60,10 +59,6 @@ class _Limited(Struct):
     listener: Listener
     connections: dict[int, str]
     """File descriptor -> endpoint that it connected to, oldest first."""
-
-
-class _Hidden(Protocol):
-    def undo(self) -> None: ...
 
 
 class _HiddenName:
@@ -125,7 +120,7 @@ class ConnectionLimits:
         """Memory when all connections were closed; 0 once the effect is known."""
         self._settled_at = 0.0
         self._lock = threading.Lock()
-        self._hidden: dict[str, _Hidden] = {}
+        self._hidden: dict[str, _HiddenName | _DroppedHandshakes] = {}
         """Endpoints that accept no connection while the limit is reached."""
         self._tcp_sockets = _tcp_listeners()
         self._log_at = 0.0

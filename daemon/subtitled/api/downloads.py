@@ -31,6 +31,7 @@ from subtitle import messages as ms
 from subtitled import log
 from subtitled.api.peer import Peer, RefusedError
 from subtitled.api.upload_store import UploadStore
+from subtitled.api.upload_writer import ReceivedFile
 from subtitled.api.validation import safe_name
 from subtitled.config.checks import LANGUAGES
 from subtitled.config.schema import UploadsConfig, UrlConfig
@@ -70,15 +71,6 @@ class _Download(Struct, eq=False):
     total_bytes: int = 0
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     """Protects `process` and `is_stopped` between the loop and the thread."""
-
-
-class _Complete(Struct, frozen=True, kw_only=True):
-    """A downloaded file at its place."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    sha256: str
 
 
 class Downloads:
@@ -310,7 +302,8 @@ class Downloads:
             self._dispatch(DownloadFailed(job=download.job.id, cause=cause))
         self._start_next()
 
-    def _taken(self, download: _Download, report: DownloadReport, file: _Complete) -> None:
+    def _taken(self, download: _Download, report: DownloadReport, found: tuple[bytes, ReceivedFile]) -> None:
+        path, file = found
         self._end(download)
         job = download.job
         if download.is_stopped:
@@ -324,7 +317,7 @@ class Downloads:
                     mtime_ns=file.mtime_ns,
                     sha256=file.sha256,
                     options=_with_language(job.options, report.language),
-                    source=file.path,
+                    source=path,
                 )
             )
         self._start_next()
@@ -398,7 +391,7 @@ def _reports(pipe: IO[bytes], until: float, stall_s: float) -> Iterator[Download
             yield _report_decoder.decode(line)
 
 
-def _take(folder: Path, name: str, wanted: str) -> _Complete:
+def _take(folder: Path, name: str, wanted: str) -> tuple[bytes, ReceivedFile]:
     """Give a downloaded file its final name, sync and hash it. Blocks; raises OSError."""
     if name != Path(name).name or "\0" in name:
         raise OSError(errno.EINVAL, f"the file name {name[:100]!r} is not in the folder of the job")
@@ -415,9 +408,8 @@ def _take(folder: Path, name: str, wanted: str) -> _Complete:
         os.fsync(file.fileno())
     for one in (folder, folder.parent):
         sync_folder(one)
-    return _Complete(
-        path=os.fsencode(path), size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=digest.hexdigest()
-    )
+    received = ReceivedFile(size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=digest.hexdigest())
+    return os.fsencode(path), received
 
 
 def _with_language(options: Options, named: str) -> Options:

@@ -83,7 +83,8 @@ def check(config: Config, faults: ConfigFaults) -> None:
     _check_inbox_folders(config, faults)
     _check_clients(config, faults)
     _check_sockets(config, faults)
-    _check_cluster(config, faults)
+    _check_remote(config, faults)
+    _check_ray(config, faults)
     _check_uploads(config, faults)
     _check_url(config, faults)
     _check_http(config, faults)
@@ -574,12 +575,6 @@ def _check_creatable(key: str, path: str, faults: ConfigFaults, *, depth: int | 
 def allows_remote_workers(config: Config) -> bool:
     """Return whether transcribe workers on other hosts may connect."""
     return bool(config.remote.listen)
-
-
-def _check_cluster(config: Config, faults: ConfigFaults) -> None:
-    """Check [remote] and [ray]."""
-    _check_remote(config, faults)
-    _check_ray(config, faults)
 
 
 def _check_remote(config: Config, faults: ConfigFaults) -> None:

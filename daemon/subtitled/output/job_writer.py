@@ -142,7 +142,7 @@ class JobWriter:
     def sweep(self, folders: Iterable[str]) -> None:
         """Remove temporary files that a killed daemon left in `folders`, then write the edits that it had not written."""
         for folder in folders:
-            self._folders.of(folder).submit(partial(_sweep, folder))
+            self._folders.of(folder).submit(partial(sweep_temporaries, folder))
         for job in self._store.edits_to_write():
             self.write_edited(job)
 
@@ -718,10 +718,6 @@ def _remove_all(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(FileWriteError):
             remove(path)
-
-
-def _sweep(folder: str) -> None:
-    sweep_temporaries(folder)
 
 
 def write_outputs(work: OutputJob) -> bytes:

@@ -19,7 +19,7 @@ CallInLoop = Callable[[Callable[[], None]], None]
 class Background:
     """Runs work in other threads and hands its results back; belongs to the thread of the server's loop."""
 
-    def __init__(self, submit: Callable[[Callable[[], None]], object], call_in_loop: CallInLoop) -> None:
+    def __init__(self, submit: Callable[[Callable[[], object]], object], call_in_loop: CallInLoop) -> None:
         """`submit` runs a function in another thread."""
         self._submit = submit
         self._call_in_loop = call_in_loop
@@ -63,7 +63,7 @@ class Background:
         self._submit(call)
         self.pending += 1
 
-    def submit(self, work: Callable[[], None]) -> None:
+    def submit(self, work: Callable[[], object]) -> None:
         """Run `work`, which must not raise, and ignore its result."""
         self._submit(work)
 
@@ -97,7 +97,7 @@ class FolderThread(Background):
     def __init__(self, name: str, call_in_loop: CallInLoop) -> None:
         super().__init__(self._put, call_in_loop)
         self._name = name
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._busy_since: float | None = None
 
@@ -113,7 +113,7 @@ class FolderThread(Background):
             self._queue.put(None)
             self._thread.join(timeout_s)
 
-    def _put(self, work: Callable[[], None]) -> None:
+    def _put(self, work: Callable[[], object]) -> None:
         if self._thread is None:
             self._thread = Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
