@@ -9,7 +9,9 @@ let filter = ""; // the filter of "all matching", in words
 let last = ""; // the job that was clicked last
 
 // Scripts that are loaded only where they are needed.
-addEventListener("scroll", () => import("./more_jobs.js"), { once: true, passive: true });
+const awaitScroll = () => addEventListener("scroll", loadMoreJobs, { once: true, passive: true });
+const loadMoreJobs = () => import("./more_jobs.js").catch(awaitScroll);
+awaitScroll();
 const loadQueueOrder = () => document.querySelector("[data-queued]") && import("./queue_order.js");
 afterUpdate(loadQueueOrder);
 loadQueueOrder();
