@@ -29,6 +29,7 @@ from typing import Any
 import pysubs2
 from msgspec import Struct
 
+from subtitle.messages import LayoutOptions
 from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, layout
@@ -111,7 +112,9 @@ def by_subtitled_without_words(text: Text) -> tuple[Cue, ...]:
 
 def as_phrases(text: Text) -> tuple[Cue, ...]:
     """Return each phrase as a cue."""
-    return layout(text.phrases, limits_for(text.language, "raw"), language=text.language)
+    return layout(
+        text.phrases, limits_for(text.language, LayoutOptions(profile="raw")), language=text.language
+    )
 
 
 def by_whisper_ctranslate2(writers: Any, text: Text) -> tuple[Cue, ...]:

@@ -16,9 +16,9 @@ from click.core import ParameterSource
 from subtitle.command_group import CommandGroup, InputError, accept_all_names, os_error_text
 from subtitle.commands.job_options import job_options, job_options_of
 from subtitle.media_source import MEDIA_SUFFIXES
-from subtitle.messages import Chinese
+from subtitle.messages import Chinese, LayoutOptions
 from subtitled.config import load as configuration
-from subtitled.config.layout_limits import PROFILES, LayoutOverrides, Profile
+from subtitled.config.layout_limits import PROFILES, Profile
 from subtitled.config.schema import DEFAULT_FILE, FORMATS, Config, Format
 from subtitled.cues.render import RenderOptions
 from subtitled.cues.render import render as as_file
@@ -253,9 +253,8 @@ def render(
     has_layout = not is_default or chinese != "off" or any(limit is not None for limit in limits.values())
     if transcript.edit is None or has_layout:
         try:
-            transcript = with_cues(
-                rerender.in_variant(transcript, chinese), profile, LayoutOverrides(**limits)
-            )
+            layout = LayoutOptions(profile=profile, **limits)
+            transcript = with_cues(rerender.in_variant(transcript, chinese), layout)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
     look = RenderOptions(bom=bom, newline=newline, karaoke=karaoke)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from subtitle.messages import EditedCue
+from subtitle.messages import EditedCue, LayoutOptions
 from subtitled.core.transcription import Word
 from subtitled.cues import edits
 from subtitled.cues.cue_diff import cue_changes
@@ -173,7 +173,7 @@ def test_a_cue_where_nothing_was_transcribed_is_kept() -> None:
 def test_an_edited_transcript_is_laid_out_again_with_all_its_words() -> None:
     first, second = as_edited(TALK)
     edited = with_edited_cues(TALK, [first, replace(second, lines=("The weather is fine.",))], EDIT)
-    again = with_cues(edited, "raw")
+    again = with_cues(edited, LayoutOptions(profile="raw"))
     assert [" ".join(one.lines) for one in again.cues] == [FIRST, "The weather is fine."]
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from subtitled.config.layout_limits import LayoutLimits, LayoutOverrides, limits_for
+from subtitle.messages import LayoutOptions
+from subtitled.config.layout_limits import LayoutLimits, limits_for
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue, fast_cues, layout
 from subtitled.cues.phrases import MediaPhrase
@@ -151,7 +152,7 @@ def test_slow_cues_are_not_counted_as_fast() -> None:
     assert fast_cues([Cue(0, 1000, ("a" * 10, "b" * 11))], LayoutLimits(), "en") == 1
     assert fast_cues([Cue(0, 1000, ("中" * 9,))], limits_for("zh"), "zh") == 0
     assert fast_cues([Cue(0, 1000, ("中" * 10,))], limits_for("zh"), "zh") == 1
-    assert fast_cues([Cue(0, 1, ("a" * 10,))], limits_for("en", "raw"), "en") == 0
+    assert fast_cues([Cue(0, 1, ("a" * 10,))], limits_for("en", LayoutOptions(profile="raw")), "en") == 0
 
 
 def test_no_cue_is_longer_than_max_ms() -> None:
@@ -216,7 +217,11 @@ def test_cue_starts_with_the_sound() -> None:
 
 
 def test_raw_cues_keep_the_times_of_the_model() -> None:
-    (cue,) = layout([MediaPhrase("Late.", 1000, 3000)], limits_for("en", "raw"), speech=[(1180, 2800)])
+    (cue,) = layout(
+        [MediaPhrase("Late.", 1000, 3000)],
+        limits_for("en", LayoutOptions(profile="raw")),
+        speech=[(1180, 2800)],
+    )
     assert (cue.start_ms, cue.end_ms) == (1000, 3000)
 
 
@@ -247,7 +252,7 @@ def test_chinese_phrases_without_punctuation_are_joined_by_a_space() -> None:
 def test_raw_profile_keeps_each_phrase_as_a_cue() -> None:
     text = "word " * 40
     phrases = [MediaPhrase(text, 0, 100), MediaPhrase("Yes.", 100, 150), MediaPhrase("No.", 150, 40_000)]
-    assert layout(phrases, limits_for("en", "raw")) == (
+    assert layout(phrases, limits_for("en", LayoutOptions(profile="raw"))) == (
         Cue(0, 100, (text.strip(),)),
         Cue(100, 150, ("Yes.",)),
         Cue(150, 40_000, ("No.",)),
@@ -339,7 +344,7 @@ def test_cues_keep_the_limits_and_all_words(
 
 @given(st.lists(placed(), max_size=6), LANGUAGES)
 def test_raw_cues_are_in_order(phrases: list[MediaPhrase], language: str | None) -> None:
-    cues = layout(phrases, limits_for(language, "raw"), language=language)
+    cues = layout(phrases, limits_for(language, LayoutOptions(profile="raw")), language=language)
     assert all(one.end_ms <= two.start_ms for one, two in pairwise(cues))
     assert [cue.lines for cue in cues] == [
         (text,) for phrase in sorted(phrases, key=lambda one: one.start_ms) if (text := clean(phrase.text))
@@ -364,7 +369,7 @@ def test_no_cue_has_words_from_both_sides_of_a_long_silence(
 
 
 def test_requested_limits_apply() -> None:
-    limits = limits_for("en", overrides=LayoutOverrides(max_chars=20, max_lines=1))
+    limits = limits_for("en", LayoutOptions(max_chars=20, max_lines=1))
     cues = layout([MediaPhrase("It is a truth universally acknowledged, that a single man", 0, 6000)], limits)
     assert [cue.lines for cue in cues] == [
         ("It is a truth",),

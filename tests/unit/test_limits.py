@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from subtitled.config.layout_limits import PROFILES, LayoutLimits, LayoutOverrides, Profile, limits_for
+from subtitle.messages import LayoutOptions
+from subtitled.config.layout_limits import PROFILES, LayoutLimits, Profile, limits_for
 from subtitled.cues.text_width import columns, columns_per_char, fits_one_cue, graphemes
 
 
@@ -30,45 +31,45 @@ def test_unknown_language_has_the_limits_of_english() -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh", "ja", "ko", "th"])
 def test_strict_profile_allows_no_more_than_default(language: str) -> None:
-    strict, default = limits_for(language, "strict"), limits_for(language)
+    strict, default = limits_for(language, LayoutOptions(profile="strict")), limits_for(language)
     assert strict.max_chars <= default.max_chars
     assert strict.max_chars_per_s <= default.max_chars_per_s
 
 
 def test_raw_profile_has_no_limits() -> None:
-    limits = limits_for("zh", "raw")
+    limits = limits_for("zh", LayoutOptions(profile="raw"))
     assert limits == LayoutLimits(0, 2, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_overrides_take_precedence_over_the_profile(profile: Profile) -> None:
-    limits = limits_for("en", profile, LayoutOverrides(max_chars=36, max_chars_per_s=12.5))
+    limits = limits_for("en", LayoutOptions(profile=profile, max_chars=36, max_chars_per_s=12.5))
     assert (limits.max_chars, limits.max_chars_per_s) == (36, 12.5)
 
 
 def test_overrides_have_the_names_of_the_limits() -> None:
-    assert LayoutOverrides.__struct_fields__ == LayoutLimits.__struct_fields__
+    assert LayoutOptions.__struct_fields__[1:] == LayoutLimits.__struct_fields__
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (LayoutOverrides(max_chars=3), "max_chars = 3: allowed: 4 to 200, or 0 for no limit"),
-        (LayoutOverrides(max_lines=0), "max_lines = 0: allowed: 1 to 10"),
-        (LayoutOverrides(gap_ms=-1), "gap_ms = -1: allowed: 0 to 10000"),
+        (LayoutOptions(max_chars=3), "max_chars = 3: allowed: 4 to 200, or 0 for no limit"),
+        (LayoutOptions(max_lines=0), "max_lines = 0: allowed: 1 to 10"),
+        (LayoutOptions(gap_ms=-1), "gap_ms = -1: allowed: 0 to 10000"),
         (
-            LayoutOverrides(min_ms=9000),
+            LayoutOptions(min_ms=9000),
             "min_ms = 9000 is more than max_ms = 7000; lower min_ms or raise max_ms",
         ),
         (
-            LayoutOverrides(max_chars=1, max_lines=99),
+            LayoutOptions(max_chars=1, max_lines=99),
             "max_chars = 1: allowed: 4 to 200, or 0 for no limit; max_lines = 99: allowed: 1 to 10",
         ),
     ],
 )
-def test_invalid_override_is_rejected_by_name(asked: LayoutOverrides, message: str) -> None:
+def test_invalid_override_is_rejected_by_name(asked: LayoutOptions, message: str) -> None:
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - the whole message is compared
-        limits_for("en", overrides=asked)
+        limits_for("en", asked)
     assert str(refused.value) == message
 
 
@@ -91,7 +92,7 @@ def test_phrase_within_width_and_duration_fits_one_cue(
 
 
 def test_every_phrase_fits_one_cue_without_limits() -> None:
-    assert fits_one_cue("x" * 1000, 60_000, limits_for("en", "raw"), "en")
+    assert fits_one_cue("x" * 1000, 60_000, limits_for("en", LayoutOptions(profile="raw")), "en")
 
 
 def test_columns_count_full_width_twice_and_marks_not() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from subtitled.config.layout_limits import LayoutOverrides
+from subtitle.messages import LayoutOptions
 from subtitled.core.transcription import Word
 from subtitled.cues.layout import Cue
 from subtitled.cues.phrases import MediaPhrase
@@ -35,7 +35,7 @@ def test_layout_can_be_repeated_from_the_json_alone() -> None:
     whole = with_cues(transcript(MediaPhrase("It is a truth universally acknowledged.", 100, 3000)))
     stored = read_json(render("json", whole))
     assert with_cues(stored) == whole
-    (cue,) = with_cues(stored, overrides=LayoutOverrides(max_chars=26)).cues
+    (cue,) = with_cues(stored, LayoutOptions(max_chars=26)).cues
     assert cue.lines == ("It is a truth", "universally acknowledged.")
 
 
@@ -80,7 +80,7 @@ def test_no_cue_ends_after_the_file() -> None:
 def test_cues_too_fast_to_read_are_counted() -> None:
     laid = with_cues(transcript(MediaPhrase("This is spoken much too fast.", 9000, 10_000)))
     assert (len(laid.cues), laid.fast_cues) == (1, 1)
-    assert with_cues(laid, "raw").fast_cues == 0
+    assert with_cues(laid, LayoutOptions(profile="raw")).fast_cues == 0
 
 
 def test_limits_are_those_of_the_output_language() -> None:
@@ -98,7 +98,7 @@ def test_limits_are_those_of_the_output_language() -> None:
 
 def test_impossible_overrides_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"max_lines = 0: allowed: 1 to 10"):
-        with_cues(transcript(), overrides=LayoutOverrides(max_lines=0))
+        with_cues(transcript(), LayoutOptions(max_lines=0))
 
 
 def test_words_late_in_a_long_file_are_read_back() -> None:

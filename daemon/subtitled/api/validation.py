@@ -18,7 +18,7 @@ from subtitle.messages import Commit, JobOptions, LayoutOptions
 from subtitled import log
 from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY, lacks_opencc
-from subtitled.config.layout_limits import check_overrides, overrides_of
+from subtitled.config.layout_limits import check_limits
 from subtitled.config.model_choice import (
     ConfiguredModel,
     ModelChoiceError,
@@ -172,7 +172,7 @@ def check_translations(
 def check_layout(wanted: LayoutOptions) -> None:
     """Raise RefusedError for cue limits that are out of range or contradict each other."""
     try:
-        check_overrides(wanted.profile, overrides_of(wanted))
+        check_limits(wanted)
     except ValueError as error:
         raise RefusedError("BAD_FORMAT", f"layout: {error}") from error
     gap_ms, chain_ms = wanted.gap_ms, wanted.chain_ms

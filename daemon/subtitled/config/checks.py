@@ -14,7 +14,7 @@ from pathlib import Path
 from subtitle.keys import KEY_NAME, KEY_NAME_RULE, is_key
 from subtitle.messages import LayoutOptions
 from subtitled.config.addresses import endpoint_fault, host_of, is_loopback, is_web_address
-from subtitled.config.layout_limits import LayoutOverrides, check_overrides, overrides_of
+from subtitled.config.layout_limits import LayoutLimits, check_limits
 from subtitled.config.model_choice import (
     ConfiguredModel,
     ModelChoiceError,
@@ -342,15 +342,14 @@ def lacks_opencc(chinese: str) -> bool:
 
 def layout_of(inbox: InboxConfig) -> LayoutOptions:
     """Return the layout options of an inbox."""
-    names = LayoutOverrides.__struct_fields__
+    names = LayoutLimits.__struct_fields__
     limits = {name: value for name in names if (value := getattr(inbox, name)) != "auto"}
     return LayoutOptions(profile=inbox.profile, **limits)
 
 
 def _check_layout(key: str, inbox: InboxConfig, faults: ConfigFaults) -> None:
-    layout = layout_of(inbox)
     try:
-        check_overrides(layout.profile, overrides_of(layout))
+        check_limits(layout_of(inbox))
     except ValueError as error:
         faults.add(f"{key}.profile", inbox.profile, f"its limits contradict each other: {error}")
 

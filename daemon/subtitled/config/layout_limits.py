@@ -35,19 +35,8 @@ class LayoutLimits(Struct, frozen=True):
     """A gap shorter than this is reduced to `gap_ms`: short blinks disturb."""
 
 
-class LayoutOverrides(Struct, frozen=True):
-    """Limits that replace the profile's."""
-
-    max_chars: int | None = None
-    max_lines: int | None = None
-    max_chars_per_s: float | None = None
-    min_ms: int | None = None
-    max_ms: int | None = None
-    gap_ms: int | None = None
-    chain_ms: int | None = None
-
-
-NO_OVERRIDES = LayoutOverrides()
+PROFILE_LIMITS = LayoutOptions()
+"""The limits of the default profile, unchanged."""
 _LATIN = LayoutLimits()
 _RAW = LayoutLimits(max_chars=0, max_chars_per_s=0, min_ms=0, max_ms=0, gap_ms=0, chain_ms=0)
 _DEFAULT = {
@@ -77,16 +66,14 @@ _ALLOWED = {
 """Minimum and maximum of each limit; 0 turns a limit off, except `max_lines`."""
 
 
-def limits_for(
-    language: str | None, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
-) -> LayoutLimits:
+def limits_for(language: str | None, layout: LayoutOptions = PROFILE_LIMITS) -> LayoutLimits:
     """Return the limits for subtitles in `language` (ISO 639, as Whisper names it; None if unknown).
 
     `strict` has the lower ones of the guides' reading speeds, `raw` leaves phrases as the model gave them.
-    Raises ValueError, which names each limit at fault, where `overrides` asks for what cannot be.
+    Raises ValueError, which names each limit at fault, where `layout` asks for what cannot be.
     """
     base = (language or "").partition("-")[0].lower()
-    match profile:
+    match layout.profile:
         case "default":
             limits = _DEFAULT.get(base, _LATIN)
         case "strict":
@@ -94,23 +81,19 @@ def limits_for(
         case "raw":
             limits = _RAW
         case _:
-            assert_never(profile)
-    asked = {name: value for name, value in msgspec.structs.asdict(overrides).items() if value is not None}
+            assert_never(layout.profile)
+    fields = {name: getattr(layout, name) for name in LayoutLimits.__struct_fields__}
+    asked = {name: value for name, value in fields.items() if value is not None}
     limits = msgspec.structs.replace(limits, **asked)
     if faults := [*_faults(asked), *_contradictions(limits)]:
         raise ValueError("; ".join(faults))
     return limits
 
 
-def overrides_of(options: LayoutOptions) -> LayoutOverrides:
-    """Return the limits of a job's options, without its profile."""
-    return LayoutOverrides(**{name: getattr(options, name) for name in LayoutOverrides.__struct_fields__})
-
-
-def check_overrides(profile: Profile, overrides: LayoutOverrides) -> None:
-    """Raise ValueError, as `limits_for` does, if `overrides` contradict a limit in any language."""
+def check_limits(layout: LayoutOptions) -> None:
+    """Raise ValueError, as `limits_for` does, if `layout` contradicts a limit in any language."""
     for language in (None, *_DEFAULT):
-        limits_for(language, profile, overrides)
+        limits_for(language, layout)
 
 
 def _faults(asked: dict[str, float]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from subtitle.messages import AudioChoice
-from subtitled.config.layout_limits import NO_OVERRIDES, LayoutLimits, LayoutOverrides, Profile, limits_for
+from subtitle.messages import AudioChoice, LayoutOptions
+from subtitled.config.layout_limits import PROFILE_LIMITS, LayoutLimits, limits_for
 from subtitled.core.transcription import DecodingDecision
 from subtitled.cues.layout import Cue, LayoutPart, fast_cues, layout_parts
 from subtitled.cues.phrases import MediaPhrase
@@ -173,12 +173,10 @@ class Transcript(Struct, frozen=True, kw_only=True):
         return "en" if self.task == "translate" else self.language
 
 
-def with_cues(
-    transcript: Transcript, profile: Profile = "default", overrides: LayoutOverrides = NO_OVERRIDES
-) -> Transcript:
+def with_cues(transcript: Transcript, layout: LayoutOptions = PROFILE_LIMITS) -> Transcript:
     """Return `transcript` with its phrases laid out again as cues, within the limits of their language.
 
-    In a file of several languages each segment is laid out by its own. Raises ValueError if `overrides` contains limits that
+    In a file of several languages each segment is laid out by its own. Raises ValueError if `layout` contains limits that
     cannot be kept.
     """
     all_cues: list[Cue] = []
@@ -186,7 +184,7 @@ def with_cues(
     for channel in dict.fromkeys(segment.channel for segment in transcript.segments):
         segments = tuple(segment for segment in transcript.segments if segment.channel == channel)
         parts = [
-            LayoutPart(phrases, limits_for(language, profile, overrides), language)
+            LayoutPart(phrases, limits_for(language, layout), language)
             for language, phrases in phrases_by_language(transcript, segments)
         ]
         cues = layout_parts(
@@ -198,7 +196,7 @@ def with_cues(
         all_cues += (msgspec.structs.replace(cue, channel=channel) for cue in chain.from_iterable(cues))
     return msgspec.structs.replace(
         transcript,
-        limits=limits_for(transcript.output_language, profile, overrides),
+        limits=limits_for(transcript.output_language, layout),
         cues=tuple(sorted(all_cues, key=lambda cue: cue.start_ms)),
         fast_cues=fast,
     )

@@ -27,7 +27,6 @@ from msgspec import Struct
 
 from subtitle.messages import LayoutOptions
 from subtitled import log
-from subtitled.config.layout_limits import overrides_of
 from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.plan import SAMPLES_PER_MS, Plan, Span, to_media
@@ -368,14 +367,12 @@ def compose(
     filtered = _filtered(transcript, job.options)
     edit = edits.get("translate" if is_translation else job.options.task)
     if edit is not None and edit.data is not None:
-        own = job.options.layout
-        cues = with_cues(filtered, own.profile, overrides_of(own))
+        cues = with_cues(filtered, job.options.layout)
         about = TranscriptEdit(version=edit.version, saved_ms=edit.saved_ms, author=edit.author)
         filtered = with_edited_cues(cues, unpack_cues(edit.data), about)
         if layout is None:
             return filtered
-    chosen = layout or job.options.layout
-    return with_cues(filtered, chosen.profile, overrides_of(chosen))
+    return with_cues(filtered, layout or job.options.layout)
 
 
 def speech_without_text(
@@ -585,8 +582,7 @@ def _translated(spoken: Transcript, order: TranslationInput, layout: LayoutOptio
         sentences,
         known,
         order.target,
-        profile=layout.profile,
-        overrides=overrides_of(layout),
+        layout=layout,
         is_bilingual=order.is_bilingual,
     )
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from subtitled.config.layout_limits import NO_OVERRIDES, LayoutLimits, LayoutOverrides, Profile, limits_for
+from subtitle.messages import LayoutOptions
+from subtitled.config.layout_limits import PROFILE_LIMITS, LayoutLimits, limits_for
 from subtitled.core.actions import StoredTranslation
 from subtitled.core.translation import Sentence, SentenceTranslation
 from subtitled.cues.chinese import convert_text
@@ -28,19 +29,18 @@ def with_translation(
     stored: Mapping[int, StoredTranslation],
     target: str,
     *,
-    profile: Profile = "default",
-    overrides: LayoutOverrides = NO_OVERRIDES,
+    layout: LayoutOptions = PROFILE_LIMITS,
     is_bilingual: bool = False,
 ) -> Transcript:
     """Return `transcript` in the language `target`, with cues laid out by its rules.
 
     `sentences` are those of the transcript, `stored` their translations by index. A sentence without one is shown in the original.
-    The phrases of the original are left out. Raises ValueError if `overrides` contains limits that cannot be kept.
+    The phrases of the original are left out. Raises ValueError if `layout` contains limits that cannot be kept.
     """
     found = [_translated(one, stored.get(one.index), target, transcript.language or "") for one in sentences]
 
     def limits(language: str | None) -> LayoutLimits:
-        return limits_for(language, profile, overrides)
+        return limits_for(language, layout)
 
     until_ms = transcript.offset_ms + transcript.duration_ms or None
     cues = (bilingual_cues if is_bilingual else translated_cues)(found, limits, until_ms=until_ms)
