@@ -130,7 +130,7 @@ class AsyncClient(BaseClient[_AsyncConnection]):
         *,
         timeout_s: float = 5.0,
     ) -> None:
-        super().__init__(_AsyncConnection, zmq.asyncio.Context(), endpoint, key, timeout_s)
+        super().__init__(_AsyncConnection, zmq.asyncio.Context, endpoint, key, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self

@@ -85,7 +85,7 @@ class Client(BaseClient[Connection]):
         `key`: a key or its file; default: SUBTITLE_KEY, then `~/.config/subtitle/key.toml` if it exists; "": none. The local
         socket needs no key. Raises KeyFileError, and UnreachableError for an invalid endpoint.
         """
-        super().__init__(Connection, zmq.Context(), endpoint, key, timeout_s)
+        super().__init__(Connection, zmq.Context, endpoint, key, timeout_s)
         try:
             self._idle.append(self._connect())
         except BaseException:

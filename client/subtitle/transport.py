@@ -187,7 +187,7 @@ class BaseClient(Generic[C]):
     def __init__(
         self,
         make: Callable[[Any, str, Key | None], C],
-        context: Any,
+        make_context: Callable[[], Any],
         endpoint: str | None,
         key: Key | str | os.PathLike[str] | None,
         timeout_s: float,
@@ -197,7 +197,7 @@ class BaseClient(Generic[C]):
         self._key = key_for(self.endpoint, key)
         self._requests = Requests(self.endpoint, timeout_s)
         self._make = make
-        self._context = context
+        self._context = make_context()
         self._open: set[C] = set()
         self._idle: list[C] = []
         # A client that is dropped without `close` must not keep the interpreter waiting for its context.
