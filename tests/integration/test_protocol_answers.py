@@ -93,6 +93,7 @@ _SHA = hashlib.sha256(b"").hexdigest()
         ({"type": "Fetch", "job": "none"}, "NOT_FOUND"),
         ({"type": "Cancel", "job": "none"}, "NOT_FOUND"),
         ({"type": "Retry", "job": "none"}, "NOT_FOUND"),
+        ({"type": "Dismiss", "job": "none"}, "NOT_FOUND"),
         ({"type": "Delete", "job": "none"}, "NOT_FOUND"),
         ({"type": "Stats"}, "StatsInfo"),
         ({"type": "Submit"}, "Accepted"),

@@ -12,15 +12,11 @@ document.addEventListener("dragstart", (event) => {
   event.dataTransfer.setData("text/plain", dragged.dataset.queued);
 });
 document.addEventListener("dragend", () => (dragged = null));
-document.addEventListener("dragover", (event) => {
-  const row = dragged && rowOf(event);
-  if (!row || row.parentElement !== dragged.parentElement) return;
-  event.preventDefault();
-  if (row !== dragged) row[isBelowMiddle(event, row) ? "after" : "before"](dragged);
-});
+document.addEventListener("dragover", (event) => placeAt(event) && event.preventDefault());
 document.addEventListener("drop", (event) => {
   if (!dragged) return;
   event.preventDefault();
+  placeAt(event); // an update may have put the rows in their former order
   const next = dragged.nextElementSibling;
   const previous = dragged.previousElementSibling;
   if (next?.dataset.queued) move(dragged, "before", next);
@@ -37,6 +33,14 @@ document.addEventListener("keydown", (event) => {
   event.target.focus();
   move(row, isUp ? "before" : "after", other);
 });
+
+/** Put the dragged row at the row under the pointer; return whether there is one. */
+function placeAt(event) {
+  const row = dragged && rowOf(event);
+  if (!row || row.parentElement !== dragged.parentElement) return false;
+  if (row !== dragged) row[isBelowMiddle(event, row) ? "after" : "before"](dragged);
+  return true;
+}
 
 function isBelowMiddle(event, row) {
   const { top, height } = row.getBoundingClientRect();
