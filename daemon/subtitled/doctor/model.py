@@ -145,7 +145,7 @@ def check(
         endpoint = model.endpoint
         yield from run_as(account, lambda: [endpoint_finding(endpoint, model.label)])
     elif model.source == DEMO:
-        yield ok(model.label, "the bundled demo model: only for demonstration, it knows about 200 words")
+        yield ok(model.label, "the bundled demo model: only for demonstration, with about 200 words")
     elif model.source == DEMO_TRANSLATION:
         yield ok(
             model.label,
