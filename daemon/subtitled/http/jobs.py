@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from subtitle.aio import AsyncClient
 from subtitle.messages import JobOptions
+from subtitle.output_files import safe_name
 from subtitle.progress import ENDED
 from subtitle.requests import fault_of
 from subtitled.http import sse
@@ -175,7 +176,9 @@ async def _result(request: Request) -> Response:
         language=request.query_params.get("language", "")[:64],
         is_bilingual=_flag(request, "is_bilingual"),
     )
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(subtitles.name)}"}
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(safe_name(subtitles.name, form))}"
+    }
     return Response(content, media_type=media_type_of(form), headers=headers)
 
 

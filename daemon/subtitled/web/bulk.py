@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from subtitle.errors import SubtitleError
+from subtitle.output_files import safe_name
 from subtitle.progress import tasks_of
 from subtitled.http.errors import RequestError, not_allowed, to_request_error
 from subtitled.http.forms import read_form
@@ -130,18 +131,20 @@ async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
     send, read = gateway.retry_while_busy, gateway.client.subtitles
     found = [await send(read, job, form, task=task) for task in tasks_of(facts)]
     found += [await send(read, job, form, language=one.language) for one in facts.translations]
-    return {folder + subtitles.name: content for subtitles, content in found}
+    return {folder + safe_name(subtitles.name, form): content for subtitles, content in found}
 
 
 def folder_of(tag: str) -> list[str]:
     """Return the parts of the folder that the page gave as the tag of an upload; none for another tag."""
     if not tag.endswith("/"):
         return []
-    parts = (
-        re.sub(r'[\\:*?"<>|\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]', "_", part).strip()
-        for part in tag.split("/")
-    )
+    parts = ("".join(map(_in_folder, part)).strip() for part in tag.split("/"))
     return [part for part in parts if part.strip(".")]
+
+
+def _in_folder(char: str) -> str:
+    """Return a character that the name of a folder may have on any system, "_" for others."""
+    return char if char.isprintable() and char not in '\\:*?"<>|' else "_"
 
 
 class _ChunkBuffer:
