@@ -412,9 +412,13 @@ window.fetch = async (address, options) => {
 
 
 def test_the_player_appears_when_the_job_is_done(shared: Browser, daemon: Daemon, tmp_path: Path) -> None:
-    path = media.write_sound(tmp_path / "long.flac", np.tile(media.recording(), 3))
-    job = daemon.client.submit(path).id
-    shared.open(f"/jobs/{job}")
+    daemon.client.operate(is_paused=True)
+    try:
+        job = daemon.client.submit(media.write_sound(tmp_path / "late.flac", media.speech(8))).id
+        shared.open(f"/jobs/{job}")
+        shared.wait_for("#live")
+    finally:
+        daemon.client.operate(is_paused=False)
     shared.wait_for("#downloads a")
     ready(shared)
     assert daemon.client.status(job).state == "done"

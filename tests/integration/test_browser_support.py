@@ -71,6 +71,12 @@ def url() -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def shared(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(url, tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
 def test_the_browser_reads_types_drops_and_downloads(url: str, tmp_path: Path) -> None:
     file = tmp_path / "名前 1.txt"
     file.write_text("what is in it", "utf-8")
@@ -95,13 +101,13 @@ def test_the_browser_reads_types_drops_and_downloads(url: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("path", AMISS)
-def test_forbidden_actions_of_a_page_fail_the_test(url: str, tmp_path: Path, path: str) -> None:
-    with pytest.raises(AssertionError, match=AMISS[path][1]), Browser(url, tmp_path) as browser:
+def test_forbidden_actions_of_a_page_fail_the_test(shared: Browser, path: str) -> None:
+    with pytest.raises(AssertionError, match=AMISS[path][1]), shared.reused() as browser:
         browser.open(path)
 
 
-def test_axe_core_finds_violations(url: str, tmp_path: Path) -> None:
-    with Browser(url, tmp_path) as browser:
+def test_axe_core_finds_violations(shared: Browser) -> None:
+    with shared.reused() as browser:
         browser.open("/")
         browser.script(
             "document.querySelector('main').innerHTML = `<input><p style='color: #999'>pale</p><details><img></details>`"
@@ -113,14 +119,14 @@ def test_axe_core_finds_violations(url: str, tmp_path: Path) -> None:
         ]
 
 
-def test_expected_console_errors_are_ignored(url: str, tmp_path: Path) -> None:
-    with Browser(url, tmp_path) as browser:
+def test_expected_console_errors_are_ignored(shared: Browser) -> None:
+    with shared.reused() as browser:
         browser.expect("a fault")
         browser.open("/throws")
 
 
-def test_a_timeout_reports_the_text_of_the_page(url: str, tmp_path: Path) -> None:
-    with Browser(url, tmp_path) as browser:
+def test_a_timeout_reports_the_text_of_the_page(shared: Browser) -> None:
+    with shared.reused() as browser:
         browser.open("/")
         with pytest.raises(AssertionError, match="Drop here"):
             browser.until(lambda: browser.find("#nothing"), "nothing", timeout_s=0.2)

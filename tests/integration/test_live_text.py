@@ -148,15 +148,20 @@ def test_openai_stream_sends_text_before_the_end_and_stops_its_job_with_the_clie
     assert daemon.client.status(job.id).state == "cancelled"
 
 
+@pytest.fixture(scope="module")
+def shared(gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(gateway.url, tmp_path_factory.mktemp("browser")) as running:
+        yield running
+
+
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_page_of_a_job_in_progress_shows_its_provisional_text(
-    gateway: GatewayProcess, job: JobFacts, tmp_path: Path
-) -> None:
+def test_page_of_a_job_in_progress_shows_its_provisional_text(shared: Browser, job: JobFacts) -> None:
     """Also after the server refused the first request."""
-    with Browser(gateway.url, tmp_path) as browser:
+    with shared.reused() as browser:
         browser.expect(r"/api/jobs/none/events.* 404")
-        browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=FAIL_ONCE)
+        planted = browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=FAIL_ONCE)
         browser.open(f"/jobs/{job.id}")
+        browser.devtools("Page.removeScriptToEvaluateOnNewDocument", **planted)
         browser.until(
             lambda: browser.script("return window.failed.readyState === 2"), "the first request fails"
         )
@@ -175,14 +180,13 @@ def test_page_of_a_job_in_progress_shows_its_provisional_text(
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_final_cues_replace_provisional_ones_while_a_job_is_played_and_can_be_edited(
     daemon: Daemon,
-    gateway: GatewayProcess,
+    shared: Browser,
     plan: PlannedFaults,
     endpoint: ChatEndpoint,
     endless: Path,
-    tmp_path: Path,
 ) -> None:
     """On the open page and on the command line, and before the job is translated: its transcript is final."""
-    with Browser(gateway.url, tmp_path) as browser:
+    with shared.reused() as browser:
         daemon.client.operate(is_paused=True)
         job = daemon.client.submit(
             endless,
