@@ -38,7 +38,7 @@ _SKIPPED = re.compile(
     r"""
     .*LICENSE$ | .*\.lock$ | .*/images/ | tests/.*/(corpus|recordings|data)/ | benchmarks/corpus/ | tools/lint/
     | tests/unit/test_lint\.py$ | tools/demo_model/(grammar|vocabulary|sounds)\.py$ | tools/demo_model/figures\.json$
-    | .*hallucination_phrases\.toml$ | .*/demo/ | .*/static/
+    | .*hallucination_phrases\.toml$ | .*/demo/
     """,
     re.VERBOSE,
 )

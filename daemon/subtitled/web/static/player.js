@@ -299,7 +299,7 @@ export function startPlayer() {
   }
 
   /**
-   * Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback goes on.
+   * Replace provisional cues by those of the job, or update what depends on its state; `player`: of the new page. Playback continues.
    * While the editor is open, this waits until it is closed.
    */
   function showFinal(player) {
