@@ -6,11 +6,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from subtitle import messages as ms
 from subtitled.api.upload_store import UploadStore
-from subtitled.api.views import worker_facts
 from subtitled.config.model_choice import ConfiguredModel
+from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.broker import Broker
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.plan import SAMPLES_PER_MS
@@ -154,14 +155,37 @@ class ServerStats:
             for job in jobs
             if principal.only_owner is None or principal.may_see(self._store.job_owner(job) or "")
         )
-        return worker_facts(
-            worker,
-            audio_samples=self.audio_samples[worker.slot],
-            busy_s=self.busy_s.get(worker.slot, 0.0),
-            may_see_job=principal.only_owner is None
-            or (worker.feed is not None and worker.feed.job in visible),
+        may_see_job = principal.only_owner is None or (worker.feed is not None and worker.feed.job in visible)
+        audio_samples, busy_s = self.audio_samples[worker.slot], self.busy_s.get(worker.slot, 0.0)
+        names = {model.option: model.name for model in self.models}
+        return ms.WorkerFacts(
+            slot=worker.slot,
+            role=worker.role.value,
+            state=worker.state.value,
+            incarnation=worker.incarnation,
+            device=worker.device,
+            leases=len(worker.leases),
+            job=worker.feed.job if worker.feed and may_see_job else "",
+            cause=worker.cause if may_see_job else "",
+            audio_ms=audio_samples // SAMPLES_PER_MS,
             jobs=visible,
-            model_names={model.option: model.name for model in self.models},
-            memory=memory,
-            session=self.sessions.get(worker.identity),
+            memory_used_bytes=memory.used_bytes,
+            memory_total_bytes=memory.total_bytes,
+            speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
+            models=tuple(name for option, name in names.items() if worker.has_loaded(option)),
+            loading=names.get(worker.loading, "") if worker.loading is not None else "",
+            **_session_facts(self.sessions.get(worker.identity)),
         )
+
+
+def _session_facts(session: RemoteSession | None) -> dict[str, Any]:
+    if session is None:
+        return {}
+    return {
+        "host": session.host,
+        "round_trip_ms": round(1000 * (session.round_trip_s or 0.0), 3),
+        "sent_bytes": session.sent_bytes,
+        "received_bytes": session.received_bytes,
+        "clock_ahead_ms": round(1000 * (session.clock_ahead_s or 0.0), 1),
+        "model_digest": session.digest,
+    }

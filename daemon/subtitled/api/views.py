@@ -13,15 +13,11 @@ from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled.api.peer import RefusedError
-from subtitled.config.schema import SAMPLE_RATE
 from subtitled.core.plan import SAMPLES_PER_MS
 from subtitled.core.protocol import Media
-from subtitled.core.records import Worker
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.languages import named_language
-from subtitled.observability.gpu import GpuMemoryUsage
 from subtitled.storage.rows import JobRow, JournalEntry
-from subtitled.workers.remote_sessions import RemoteSession
 
 
 class JobProgress(Struct, frozen=True, kw_only=True):
@@ -129,56 +125,6 @@ def media_of(row: JobRow) -> Media:
 def history(entries: Iterable[JournalEntry]) -> tuple[ms.Step, ...]:
     """Return a job's history."""
     return tuple(msgspec.convert(entry, ms.Step, from_attributes=True) for entry in entries)
-
-
-def worker_facts(
-    worker: Worker,
-    *,
-    audio_samples: int,
-    busy_s: float,
-    may_see_job: bool,
-    jobs: tuple[str, ...],
-    model_names: Mapping[str, str],
-    memory: GpuMemoryUsage,
-    session: RemoteSession | None,
-) -> ms.WorkerFacts:
-    """Return one worker slot.
-
-    `busy_s`: time that it decoded; `may_see_job`: include the file that it reads and the cause of its last failure; `jobs`:
-    those of its jobs that the client may see; `model_names`: the names of all models by those in the options of jobs;
-    `session`: that of a worker on another host.
-    """
-    return ms.WorkerFacts(
-        slot=worker.slot,
-        role=worker.role.value,
-        state=worker.state.value,
-        incarnation=worker.incarnation,
-        device=worker.device,
-        leases=len(worker.leases),
-        job=worker.feed.job if worker.feed and may_see_job else "",
-        cause=worker.cause if may_see_job else "",
-        audio_ms=audio_samples // SAMPLES_PER_MS,
-        jobs=jobs,
-        memory_used_bytes=memory.used_bytes,
-        memory_total_bytes=memory.total_bytes,
-        speed=round(audio_samples / SAMPLE_RATE / busy_s, 2) if busy_s else 0.0,
-        models=tuple(name for option, name in model_names.items() if worker.has_loaded(option)),
-        loading=model_names.get(worker.loading, "") if worker.loading is not None else "",
-        **_session_facts(session),
-    )
-
-
-def _session_facts(session: RemoteSession | None) -> dict[str, Any]:
-    if session is None:
-        return {}
-    return {
-        "host": session.host,
-        "round_trip_ms": round(1000 * (session.round_trip_s or 0.0), 3),
-        "sent_bytes": session.sent_bytes,
-        "received_bytes": session.received_bytes,
-        "clock_ahead_ms": round(1000 * (session.clock_ahead_s or 0.0), 1),
-        "model_digest": session.digest,
-    }
 
 
 def journal_event(request: int, entry: JournalEntry) -> ms.Event:
