@@ -120,7 +120,7 @@ def test_error_text_goes_when_a_file_of_the_same_name_succeeds(daemon: Daemon) -
     assert failed.state == "failed"
     text = daemon.inbox / "failed" / "again.flac.error.txt"
     assert text.is_file()
-    source = daemon.drop(media.DEMO / "demo-zh.flac", "again.flac")
+    source = daemon.drop(media.clip(), "again.flac")
     eventually(
         lambda: (job := daemon.job_of(source)) is not None and job.state == "done", "the second is done"
     )

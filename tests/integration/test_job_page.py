@@ -146,7 +146,7 @@ def test_the_job_page_loads_less_than_100_kb(http: httpx.Client, talk: str) -> N
 
 
 def test_the_page_reports_missing_media(http: httpx.Client, daemon: Daemon) -> None:
-    job = daemon.wait_for(daemon.drop(media.DEMO / "demo-zh.flac", "gone.flac"))
+    job = daemon.wait_for(daemon.drop(media.clip(), "gone.flac"))
     assert "data-media-missing" not in http.get(f"/jobs/{job.id}").text
     for path in daemon.inbox.rglob("gone.flac"):
         path.unlink()

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon import Daemon, eventually
-from media import DEMO
+from media import clip
 from subtitled.asr.cuda import Device
 from subtitled.config import schema
 from subtitled.errors import SubtitledError
@@ -62,7 +62,7 @@ def test_working_daemon_is_healthy_and_exports_its_metrics(tmp_path: Path) -> No
         eventually(lambda: get(daemon.metrics, "/readyz") == (200, "ok\n"), "the daemon is ready")
         assert get(daemon.metrics, "/healthz") == (200, "ok\n")
         assert get(daemon.metrics, "/other")[0] == 404
-        job = daemon.wait_for(daemon.drop(DEMO / "demo-zh.flac", "talk.flac"))
+        job = daemon.wait_for(daemon.drop(clip(), "talk.flac"))
         assert job.state == "done"
 
         found = families(daemon.metrics)

@@ -228,9 +228,9 @@ def test_audio_comes_from_the_files_current_place_unless_missing_or_changed(tmp_
     inbox = InboxFolder(options={"settle_s": 0.1, "after": "move"})
     with Daemon(tmp_path, inboxes=(inbox,)) as daemon:
         daemon.start()
-        daemon.drop(media.DEMO / "demo-zh.flac", "talk.flac")
+        daemon.drop(media.clip(), "talk.flac")
         [job] = daemon.wait_for_jobs(1)
-        assert np.array_equal(heard(daemon.client, job.id), media.recording("demo-zh.flac"))
+        assert np.array_equal(heard(daemon.client, job.id), media.speech(8))
         moved = daemon.inbox / "done" / "talk.flac"
         moved.write_bytes(b"another")
         with pytest.raises(ServerError, match=r"has changed.*restore") as refused:
@@ -244,11 +244,11 @@ def test_audio_comes_from_the_files_current_place_unless_missing_or_changed(tmp_
 def test_audio_of_an_upload_is_available_until_it_expires(tmp_path: Path) -> None:
     with Daemon(tmp_path, uploads=schema.UploadsConfig(keep_done_s=3600)) as daemon:
         daemon.start()
-        job = daemon.client.submit(media.DEMO / "demo-zh.flac").id
+        job = daemon.client.submit(media.write_sound(tmp_path / "talk.flac", media.speech(8))).id
         daemon.client.job(job).wait(WAIT_S)
         daemon.stop()
         daemon.start()
-        assert np.array_equal(heard(daemon.client, job), media.recording("demo-zh.flac"))
+        assert np.array_equal(heard(daemon.client, job), media.speech(8))
         briefly = msgspec.structs.replace(daemon.config, uploads=schema.UploadsConfig(keep_done_s=0))
         daemon.config_file.write_text(to_toml(briefly), "utf-8")
         os.kill(daemon.pid, signal.SIGHUP)
