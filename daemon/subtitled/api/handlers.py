@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -33,7 +33,7 @@ from subtitled.api.validation import (
     job_options,
     job_states,
 )
-from subtitled.api.views import JobProgress, display_path, history, job_facts, media_of, with_progress
+from subtitled.api.views import display_path, history, job_facts, media_of
 from subtitled.config.model_choice import configured_models
 from subtitled.config.schema import FORMATS, Config, Format
 from subtitled.core import events as ev
@@ -424,14 +424,19 @@ class RequestHandlers:
             return facts
         feed = self._broker.prepare_dispatch.feed_of(facts.id)
         received, total = self._downloads.progress(facts.id) or (self._uploads.received_bytes(facts.id), 0)
-        progress = JobProgress(
-            decoded_samples=feed.decoded_samples if feed else 0,
-            received_bytes=received,
-            total_bytes=total,
-            open_sentences=live.open_sentences,
-            position=self._broker.live_jobs.waiting.position(queue_entry(live.job)),
-        )
-        return with_progress(facts, progress)
+        decoded_samples = feed.decoded_samples if feed else 0
+        changes: dict[str, Any] = {"decoded_ms": decoded_samples // SAMPLES_PER_MS} if decoded_samples else {}
+        if facts.state == "receiving":
+            changes |= {"size": facts.size or total, "received_bytes": received}
+        if facts.state == "queued":
+            waiting = self._broker.live_jobs.waiting
+            changes["position"] = waiting.position(queue_entry(live.job))
+        if live.open_sentences and facts.state == "translating":
+            changes["translations"] = tuple(
+                replace(one, sentences=one.done + live.open_sentences.get(one.language, 0))
+                for one in facts.translations
+            )
+        return replace(facts, **changes) if changes else facts
 
     def _facts(self, rows: list[JobRow], reader: Reader) -> tuple[ms.JobFacts, ...]:
         """Return jobs as a client sees them, without their progress; for the thread of `reader`."""

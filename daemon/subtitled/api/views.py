@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from msgspec import Struct
-from msgspec.structs import replace
 
 from subtitle import messages as ms
 from subtitled.api.peer import RefusedError
@@ -18,19 +15,6 @@ from subtitled.core.protocol import Media
 from subtitled.core.states import JOB_LIVE, JobState
 from subtitled.languages import named_language
 from subtitled.storage.rows import JobRow, JournalEntry
-
-
-class JobProgress(Struct, frozen=True, kw_only=True):
-    """What is known in memory of a job that waits, or is read, uploaded, downloaded or translated."""
-
-    decoded_samples: int = 0
-    received_bytes: int = 0
-    total_bytes: int = 0
-    """Size of a file that is downloaded; 0: unknown."""
-    open_sentences: Mapping[str, int] = {}
-    """Sentences that wait for a translation, by language."""
-    position: int = 0
-    """In the queue, from 1; 0: it does not wait."""
 
 
 def job_facts(
@@ -87,26 +71,6 @@ def job_facts(
             for done, untranslated in [sentences.get(language, (0, 0))]
         ),
     )
-
-
-def with_progress(facts: ms.JobFacts, progress: JobProgress) -> ms.JobFacts:
-    """Add the progress of a live job."""
-    changes: dict[str, Any] = {}
-    if progress.decoded_samples:
-        changes["decoded_ms"] = progress.decoded_samples // SAMPLES_PER_MS
-    if facts.state == "receiving":
-        changes |= {
-            "size": facts.size or progress.total_bytes,
-            "received_bytes": progress.received_bytes,
-        }
-    if facts.state == "queued":
-        changes["position"] = progress.position
-    if progress.open_sentences and facts.state == "translating":
-        changes["translations"] = tuple(
-            replace(one, sentences=one.done + progress.open_sentences.get(one.language, 0))
-            for one in facts.translations
-        )
-    return replace(facts, **changes) if changes else facts
 
 
 def media_of(row: JobRow) -> Media:
