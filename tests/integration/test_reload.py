@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 import media
-from daemon import Daemon, eventually
+from daemon import TWO_SLOTS, Daemon, eventually
 from subtitled.config import schema
 from subtitled.config.load import to_toml
 
@@ -46,16 +46,18 @@ def test_faulty_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -
 
 
 @pytest.mark.long
-def test_device_that_leaves_and_comes_back_disturbs_no_other(daemon: Daemon) -> None:
-    before = daemon.workers()
-    reload(daemon, pool=structs.replace(daemon.config.pool, devices=("cpu",)))
-    eventually(lambda: "cpu1.1" not in daemon.workers(), "the second device's worker has gone")
-    reload(daemon)
-    eventually(lambda: "cpu1.2" in daemon.workers(), "the second device has a worker again")
-    after = daemon.workers()
-    assert {name: pid for name, pid in before.items() if name != "cpu1.1"}.items() <= after.items()
-    daemon.wait_until_ready()
-    daemon.stop()
+def test_device_that_leaves_and_comes_back_disturbs_no_other(tmp_path: Path) -> None:
+    with Daemon(tmp_path, pool=TWO_SLOTS) as daemon:
+        daemon.start()
+        before = daemon.workers()
+        reload(daemon, pool=structs.replace(daemon.config.pool, devices=("cpu",)))
+        eventually(lambda: "cpu1.1" not in daemon.workers(), "the second device's worker has gone")
+        reload(daemon)
+        eventually(lambda: "cpu1.2" in daemon.workers(), "the second device has a worker again")
+        after = daemon.workers()
+        assert {name: pid for name, pid in before.items() if name != "cpu1.1"}.items() <= after.items()
+        daemon.wait_until_ready()
+        daemon.stop()
 
 
 def test_keys_that_need_a_restart_are_named(daemon: Daemon) -> None:
