@@ -1,6 +1,6 @@
 """`subtitle` and `subtitled` in the process of the tests: a process of their own costs a third of a second of processor time.
 
-One test of each module of commands still starts a process, as do all tests of signals, terminals and several commands at once.
+Tests of signals, terminals, the environment and several commands at once start processes, so both programs run as such too.
 """
 
 from __future__ import annotations
