@@ -10,7 +10,7 @@ All with the same model, int8, beam 5, batch 8, defaults otherwise; the language
 recordings are in $SUBTITLED_REAL_SPEECH, or in `shared/real-speech` beside the checkout; they stay there. Errors are counted after
 Whisper's own normalisation, in Chinese, Japanese and Korean by characters. Of the cues:
 
-    lost       seconds of speech (VAD, half a second and more) that no text covers; in brackets without an `untranscribed` entry
+    lost       seconds of speech (VAD, half a second and more) that no text covers; in brackets without an `unheard` entry
     onset      median of first cue after a pause against the sound's onset (10 ms frames above a tenth of the file's level, and thrice its noise), ms
     cut        cues that end in mid-clause: without punctuation, the next one within a second
     windows    windows decoded, fallbacks not counted, of so many segments
@@ -60,7 +60,7 @@ class Outcome(Struct, kw_only=True):
     language: str | None
     phrases: list[tuple[int, int]]
     cues: list[tuple[int, int, str]] = []
-    untranscribed: list[tuple[int, int]] = []
+    unheard: list[tuple[int, int]] = []
     segments: int = 0
     windows: int = 0
     cpu_s: float = 0.0
@@ -178,9 +178,7 @@ def outcome_of(transcript: Transcript) -> Outcome:
         language=transcript.language,
         phrases=[(phrase.start_ms, phrase.end_ms) for phrase in phrases],
         cues=[(cue.start_ms, cue.end_ms, " ".join(cue.lines)) for cue in transcript.cues],
-        untranscribed=[
-            (gap.start_ms, gap.end_ms) for gap in (*transcript.untranscribed, *transcript.skipped)
-        ],
+        unheard=[(gap.start_ms, gap.end_ms) for gap in (*transcript.unheard, *transcript.skipped)],
         segments=len(transcript.segments),
     )
 
@@ -303,7 +301,7 @@ def report(
         late: list[int] = []
         if recording.has_speech:
             missing = lost_s(sound.speech, found.phrases)
-            unreported = lost_s(sound.speech, [*found.phrases, *found.untranscribed])
+            unreported = lost_s(sound.speech, [*found.phrases, *found.unheard])
             late = onset_errors(found.cues, sound.onsets)
             lost, silent, onset = lost + missing, silent + unreported, onset + late
         median = f"{statistics.median(late):.0f}" if late else ""

@@ -236,7 +236,7 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Speech of a failed job that could not be decoded: "start_ms end_ms cause"; only in the answer to Status."""
-    untranscribed: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
     """Speech for which the model gave no text: "start_ms end_ms cause"; only in the answer to Status."""
     damaged: tuple[tuple[float, float], ...] = ()
     """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""
@@ -258,8 +258,8 @@ class JobFacts(Struct, frozen=True, kw_only=True):
     """Place in the queue, from 1; 0 unless it waits."""
     inbox: str = ""
     """The inbox that it comes from; "" for a submitted file."""
-    untranscribed_count: int = 0
-    """Number of entries that `untranscribed` has in the answer to Status."""
+    unheard_count: int = 0
+    """Number of entries that `unheard` has in the answer to Status."""
     is_dismissed: bool = False
     """A client has dismissed its failure; a retry ends this."""
     formats: tuple[str, ...] = ()
@@ -450,7 +450,7 @@ class List(_Message, frozen=True, kw_only=True):
     """Only jobs of this inbox."""
     is_damaged: bool = False
     """Only jobs with lost audio."""
-    is_untranscribed: bool = False
+    is_unheard: bool = False
     """Only jobs with speech for which the model gave no text."""
     sort: JobSort = "newest"
     """Order; "queue": jobs in progress, those that are processed first, then the waiting ones in the order of the queue."""

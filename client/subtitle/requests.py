@@ -349,13 +349,13 @@ class Requests:
         model: str = "",
         inbox: str = "",
         is_damaged: bool = False,
-        is_untranscribed: bool = False,
+        is_unheard: bool = False,
         sort: ms.JobSort = "newest",
     ) -> Request[tuple[ms.JobFacts, ...]]:
         """Return the newest jobs, newest first.
 
         `states`, `tag`: only jobs with one of these states, with this tag; `before`: only jobs older than this one; `name`: only
-        jobs whose file name contains this text. `language`, `model`, `inbox`, `is_damaged`, `is_untranscribed`: only jobs with this
+        jobs whose file name contains this text. `language`, `model`, `inbox`, `is_damaged`, `is_unheard`: only jobs with this
         property. `sort`: another order; "queue" lists the jobs in progress as they are processed and started.
         """
         message = ms.List(
@@ -369,7 +369,7 @@ class Requests:
             model=model,
             inbox=inbox,
             is_damaged=is_damaged,
-            is_untranscribed=is_untranscribed,
+            is_unheard=is_unheard,
             sort=sort,
         )
         return (yield from self._first(message, ms.JobList)).jobs

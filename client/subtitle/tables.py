@@ -118,7 +118,7 @@ def print_job(console: Console, job: JobFacts) -> None:
     rows += [("cause", job.cause)] if job.cause else []
     rows += [("output", path) for path in job.outputs]
     rows += [("missing", span_line(span)) for span in job.missing]
-    rows += [("untranscribed", span_line(span)) for span in job.untranscribed]
+    rows += [("unheard", span_line(span)) for span in job.unheard]
     rows += [("damaged", damage_line(start_s, end_s)) for start_s, end_s in job.damaged]
     rows += [("history" if place == 0 else "", step_line(step)) for place, step in enumerate(job.history)]
     for name, value in rows:
@@ -126,7 +126,7 @@ def print_job(console: Console, job: JobFacts) -> None:
 
 
 def span_line(span: str) -> str:
-    """Return a line for an element of `JobFacts.missing` or `JobFacts.untranscribed`."""
+    """Return a line for an element of `JobFacts.missing` or `JobFacts.unheard`."""
     start_ms, end_ms, cause = span.split(" ", 2)
     return f"{time_with_tenths(int(start_ms))} to {time_with_tenths(int(end_ms))}: {cause}"
 

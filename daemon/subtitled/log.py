@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 JOB_ACCEPTED = "job.accepted"
 JOB_PLANNED = "job.planned"
 JOB_DONE = "job.done"
-JOB_UNTRANSCRIBED = "job.untranscribed"
+JOB_UNHEARD = "job.unheard"
 JOB_RENAMED = "job.renamed"
 JOB_EDITED = "job.edited"
 JOB_EDIT_UNWRITTEN = "job.edit_unwritten"

@@ -229,7 +229,7 @@ def test_speech_that_gets_the_same_text_again_is_reported_and_not_decoded_many_t
     assert texts(found)
     assert sizes[0] == 3000
     assert min(sizes[1:]) < 3000, "a short rest is not padded to the whole window"
-    assert sum(end_ms - start_ms for start_ms, end_ms in found.untranscribed) > 8_000
+    assert sum(end_ms - start_ms for start_ms, end_ms in found.unheard) > 8_000
 
 
 def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None:

@@ -127,13 +127,13 @@ def test_lists_are_filtered_and_sorted(daemon: Daemon, tmp_path: Path) -> None:
         (("--sort", "name"), [second, first]),
         (("--sort", "oldest"), [first, second]),
         (("--model", "demo", "--all"), [second, first]),
-        (("--untranscribed",), []),
+        (("--unheard",), []),
         (("--damaged", "--language", "ja"), []),
         (("--inbox", "/nowhere"), []),
     ):
         found = subtitle(daemon, "list", "--tag", "sorted", "--json", *words)
         assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == expected, words
-    assert subtitle(daemon, "list", first, "--untranscribed").returncode == 2
+    assert subtitle(daemon, "list", first, "--unheard").returncode == 2
     assert subtitle(daemon, "list", first, "--sort", "newest").returncode == 2
 
 

@@ -240,7 +240,7 @@ def test_a_file_that_is_not_media_has_a_reason_and_no_player(
 
 
 @pytest.fixture(scope="module")
-def untranscribed(daemon: Daemon, plan: PlannedFaults, tmp_path_factory: pytest.TempPathFactory) -> str:
+def unheard(daemon: Daemon, plan: PlannedFaults, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a finished job for whose last segment the model gave no text."""
     pcm = np.concatenate([media.speech(20), np.zeros(4 * media.RATE, np.int16), mark(media.speech(20))])
     path = media.write_sound(tmp_path_factory.mktemp("media") / "silent.flac", pcm)
@@ -250,38 +250,37 @@ def untranscribed(daemon: Daemon, plan: PlannedFaults, tmp_path_factory: pytest.
     return job.id
 
 
-def test_speech_without_text_is_explained_for_the_archived_file(daemon: Daemon, untranscribed: str) -> None:
+def test_speech_without_text_is_explained_for_the_archived_file(daemon: Daemon, unheard: str) -> None:
     path = daemon.inbox / "done" / "silent.flac"
     command = (sys.executable, "-m", "subtitled", "explain", path, "--config", daemon.config_file)
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert re.search(rf"job +{untranscribed} done", text)
-    [start_ms, _, cause] = daemon.client.status(untranscribed).untranscribed[-1].split(" ", 2)
-    assert re.search(rf"untranscribed +0:{int(start_ms) // 1000}\..*: {cause}", text)
+    assert re.search(rf"job +{unheard} done", text)
+    [start_ms, _, cause] = daemon.client.status(unheard).unheard[-1].split(" ", 2)
+    assert re.search(rf"unheard +0:{int(start_ms) // 1000}\..*: {cause}", text)
 
 
 def test_speech_without_text_is_in_the_status_of_its_job(
-    http: httpx.Client, daemon: Daemon, untranscribed: str
+    http: httpx.Client, daemon: Daemon, unheard: str
 ) -> None:
-    status = daemon.client.status(untranscribed)
+    status = daemon.client.status(unheard)
     assert (status.state, status.missing) == ("done", ())
-    spans = [span.split(" ", 2) for span in status.untranscribed]
+    spans = [span.split(" ", 2) for span in status.unheard]
     assert spans
     assert all(0 <= int(start) < int(end) <= 44_500 for start, end, _ in spans)
     assert int(spans[-1][1]) > 40_000
-    assert http.get(f"/api/jobs/{untranscribed}").json()["untranscribed"] == list(status.untranscribed)
+    assert http.get(f"/api/jobs/{unheard}").json()["unheard"] == list(status.unheard)
     found = [
-        (span["start_ms"], span["end_ms"])
-        for span in http.get(f"/api/jobs/{untranscribed}/cues").json()["untranscribed"]
+        (span["start_ms"], span["end_ms"]) for span in http.get(f"/api/jobs/{unheard}/cues").json()["unheard"]
     ]
     assert found == [(int(start), int(end)) for start, end, _ in spans]
-    assert not daemon.client.list()[0].untranscribed, "a list does not read the results"
+    assert not daemon.client.list()[0].unheard, "a list does not read the results"
 
 
-def test_speech_without_text_is_logged_with_its_times(daemon: Daemon, untranscribed: str) -> None:
-    line = daemon.wait_for_log("job.untranscribed", level="warning", job=untranscribed)
-    [done] = [entry for entry in daemon.log("job.done") if entry["job"] == untranscribed]
-    assert line["untranscribed_s"] == done["untranscribed_s"] > 1
-    first = daemon.client.status(untranscribed).untranscribed[0].split(" ")
+def test_speech_without_text_is_logged_with_its_times(daemon: Daemon, unheard: str) -> None:
+    line = daemon.wait_for_log("job.unheard", level="warning", job=unheard)
+    [done] = [entry for entry in daemon.log("job.done") if entry["job"] == unheard]
+    assert line["unheard_s"] == done["unheard_s"] > 1
+    first = daemon.client.status(unheard).unheard[0].split(" ")
     assert line["times_s"][0] == f"{int(first[0]) / 1000:.1f}-{int(first[1]) / 1000:.1f}"
 
 
@@ -289,11 +288,11 @@ def test_speech_without_text_is_logged_with_its_times(daemon: Daemon, untranscri
     ("language", "heading"), [("en", "Speech without text"), ("zh-TW", "沒有文字的語音")]
 )
 def test_speech_without_text_is_listed_with_links_to_its_position(
-    http: httpx.Client, daemon: Daemon, untranscribed: str, language: str, heading: str
+    http: httpx.Client, daemon: Daemon, unheard: str, language: str, heading: str
 ) -> None:
-    page = http.get(f"/jobs/{untranscribed}", headers={"Accept-Language": language}).text
+    page = http.get(f"/jobs/{unheard}", headers={"Accept-Language": language}).text
     assert heading in page
-    start_ms = int(daemon.client.status(untranscribed).untranscribed[0].split(" ")[0])
+    start_ms = int(daemon.client.status(unheard).unheard[0].split(" ")[0])
     assert f'href="#t={start_ms / 1000}"' in page
 
 
@@ -315,7 +314,7 @@ def test_lost_audio_of_a_cut_file_is_listed_wherever_its_job_is_shown(
 
 
 def test_jobs_whose_speech_has_text_list_nothing(http: httpx.Client, daemon: Daemon, talk: str) -> None:
-    assert daemon.client.status(talk).untranscribed == ()
+    assert daemon.client.status(talk).unheard == ()
     assert "Speech without text" not in http.get(f"/jobs/{talk}").text
     assert "Lost audio" not in http.get(f"/jobs/{talk}").text
-    assert not [line for line in daemon.log("job.untranscribed") if line["job"] == talk]
+    assert not [line for line in daemon.log("job.unheard") if line["job"] == talk]

@@ -301,7 +301,7 @@ def test_jobs_are_filtered_by_their_properties_and_sorted(
         == found(damage="damaged")
         == []
     )
-    assert found(damage="untranscribed") == []
+    assert found(damage="unheard") == []
     assert "Season 1/Extras/" in http.get("/", params={"name": "filter-"}).text
     matching = http.get("/bulk/matching", params={"name": "filter-"}).json()["jobs"]
     packed = http.post("/download", data={"job": matching, "format": "srt"})

@@ -132,7 +132,7 @@ def test_short_recordings_are_written_as_spoken(short: dict[str, Transcript], na
     recording = recordings()[name]
     assert short[name].language == recording.language
     assert share_heard(short[name], recording) >= 0.9
-    assert short[name].untranscribed == ()
+    assert short[name].unheard == ()
 
 
 def test_language_that_is_detected_with_doubt_is_decided_by_decoding(
@@ -182,7 +182,7 @@ def test_speech_has_text_or_is_reported(long: dict[str, Transcript], name: str) 
     texts = [
         (phrase.start_ms, phrase.end_ms) for segment in transcript.segments for phrase in segment.phrases
     ]
-    texts += [(gap.start_ms, gap.end_ms) for gap in (*transcript.untranscribed, *transcript.skipped)]
+    texts += [(gap.start_ms, gap.end_ms) for gap in (*transcript.unheard, *transcript.skipped)]
     for segment in transcript.segments:
         for span in segment.spans:
             covered = sum(max(0, min(end, span.end_ms) - max(start, span.start_ms)) for start, end in texts)

@@ -148,29 +148,29 @@ def test_edited_translation_of_a_file_whose_languages_are_all_english_is_its_tex
 
 def test_speech_without_text_is_that_of_the_transcript() -> None:
     heard = result(0, MOUSE)
-    untranscribed = result(1, untranscribed=((1500, 4000), (8000, 8600)))
+    unheard = result(1, unheard=((1500, 4000), (8000, 8600)))
     failed = msgspec.structs.replace(
         result(2), state=SegmentState.FAILED, result=None, cause="lost with 3 workers"
     )
-    rows = [heard, untranscribed, failed]
+    rows = [heard, unheard, failed]
     failed_row = row()
     failed_row = msgspec.structs.replace(
         failed_row, job=msgspec.structs.replace(failed_row.job, state=JobState.FAILED)
     )
     transcript = compose(failed_row, rows, model="demo")
-    assert [(span.start_ms, span.end_ms) for span in transcript.untranscribed] == [
+    assert [(span.start_ms, span.end_ms) for span in transcript.unheard] == [
         (11_500, 14_000),
         (18_000, 18_600),
     ]
     assert [(span.start_ms, span.cause) for span in transcript.missing] == [(21_000, "lost with 3 workers")]
-    assert speech_without_text(failed_row, rows) == (transcript.missing, transcript.untranscribed)
+    assert speech_without_text(failed_row, rows) == (transcript.missing, transcript.unheard)
 
 
 def test_damaged_result_does_not_hide_other_speech_without_text() -> None:
     damaged = msgspec.structs.replace(result(0), result=b"\xc1")
-    missing, untranscribed = speech_without_text(row(), [damaged, result(1, untranscribed=((1000, 2000),))])
+    missing, unheard = speech_without_text(row(), [damaged, result(1, unheard=((1000, 2000),))])
     assert [span.start_ms for span in missing] == [1_000]
-    assert [span.start_ms for span in untranscribed] == [11_000]
+    assert [span.start_ms for span in unheard] == [11_000]
 
 
 def test_each_phrase_of_a_mixed_segment_is_laid_out_by_its_own_language() -> None:

@@ -114,12 +114,10 @@ def test_the_status_of_a_job_lists_lost_audio() -> None:
 
 
 def test_the_status_of_a_job_lists_speech_without_text() -> None:
-    lines = printed(
-        replace(FACTS, state="done", untranscribed=("1000 2500 no words", "61000 62000 no words"))
-    )
+    lines = printed(replace(FACTS, state="done", unheard=("1000 2500 no words", "61000 62000 no words")))
     assert lines[-2:] == [
-        "untranscribed  0:01.0 to 0:02.5: no words",
-        "untranscribed  1:01.0 to 1:02.0: no words",
+        "unheard  0:01.0 to 0:02.5: no words",
+        "unheard  1:01.0 to 1:02.0: no words",
     ]
 
 

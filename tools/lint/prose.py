@@ -106,7 +106,6 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"outvoted", "language_changed"),
     (r"kicked", "retried"),
     (r"needless", "already_subtitled"),
-    (r"unheard", "untranscribed"),
     (r"gives? way to", "is replaced by; the next one is used"),
     (r"(that|which) (is|are) there", "existing; available"),
     (r"realtime", "real time"),

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--model", default="", metavar="NAME", help="Only jobs of this model.")
 @click.option("--inbox", default="", metavar="FOLDER", help="Only jobs of this inbox.")
 @click.option("--damaged", "is_damaged", is_flag=True, help="Only jobs with lost audio.")
-@click.option("--untranscribed", "is_untranscribed", is_flag=True, help="Only jobs with speech without text.")
+@click.option("--unheard", "is_unheard", is_flag=True, help="Only jobs with speech without text.")
 @click.option(
     "--sort",
     show_default="newest",

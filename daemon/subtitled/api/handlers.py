@@ -371,7 +371,7 @@ class RequestHandlers:
             model=options.get(model, model) if model else None,
             inbox=os.fsencode(message.inbox),
             is_damaged=message.is_damaged,
-            is_untranscribed=message.is_untranscribed,
+            is_unheard=message.is_unheard,
         )
 
     def _reorder(self, message: ms.Reorder, job: Job, peer: Peer) -> None:
@@ -464,8 +464,8 @@ class RequestHandlers:
             return
 
         def read() -> ms.JobFacts:
-            missing, untranscribed = speech_without_text(row, self._store.readers.get().results(job.id))
-            return replace(facts, missing=_span_texts(missing), untranscribed=_span_texts(untranscribed))
+            missing, unheard = speech_without_text(row, self._store.readers.get().results(job.id))
+            return replace(facts, missing=_span_texts(missing), unheard=_span_texts(unheard))
 
         def done(complete: ms.JobFacts) -> None:
             peer.reply(ms.JobInfo(request=request, job=complete))

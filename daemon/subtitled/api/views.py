@@ -54,7 +54,7 @@ def job_facts(
         model_reason=job.options.model_reason,
         formats=job.options.formats,
         inbox=display_path(job.options.inbox),
-        untranscribed_count=job.untranscribed,
+        unheard_count=job.unheard,
         is_dismissed=job.is_dismissed,
         damaged=media.damaged_s,
         tasks=job.options.tasks,

@@ -708,7 +708,7 @@ def _covered(segment: _Segment) -> list[TimeRange]:
 
 
 def _result(segment: _Segment) -> SegmentResult:
-    untranscribed = uncovered_speech(segment.speech, _covered(segment), min_s=MIN_REPORTED_S)
+    unheard = uncovered_speech(segment.speech, _covered(segment), min_s=MIN_REPORTED_S)
     return SegmentResult(
         phrases=tuple(segment.phrases),
         language=segment.language or "",
@@ -719,7 +719,7 @@ def _result(segment: _Segment) -> SegmentResult:
         fallbacks=segment.fallbacks,
         decisions=tuple(segment.decisions),
         windows=segment.windows,
-        untranscribed=tuple((round(run.start_s * 1000), round(run.end_s * 1000)) for run in untranscribed),
+        unheard=tuple((round(run.start_s * 1000), round(run.end_s * 1000)) for run in unheard),
     )
 
 

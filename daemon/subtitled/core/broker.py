@@ -220,8 +220,8 @@ class Broker:
                 self._on_message(identity, message, now)
             case ev.WorkerExited():
                 self._on_exited(event, now)
-            case ev.OutputsWritten(job=name, location=location, untranscribed=untranscribed):
-                self.lifecycle.written(name, location, untranscribed)
+            case ev.OutputsWritten(job=name, location=location, unheard=unheard):
+                self.lifecycle.written(name, location, unheard)
             case ev.WriteFailed(job=name, cause=cause):
                 self.lifecycle.fail(self.live_jobs.job(name), JobEvent.WRITE_FAILED, cause)
             case ev.FailureWritten(job=name, location=location):

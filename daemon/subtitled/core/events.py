@@ -144,7 +144,7 @@ class OutputsWritten(Struct, frozen=True):
     job: str
     location: bytes
     """Present path of its source."""
-    untranscribed: int = 0
+    unheard: int = 0
     """Stretches of speech for which the model gave no text."""
 
 

@@ -152,14 +152,12 @@ class JobLifecycle:
             self._prepare_dispatch.abandon(name)
             self._out.append(ac.WriteOutputs(self._live_jobs.move_job(job, JobEvent.ALL_DONE)))
 
-    def written(self, name: str, location: bytes, untranscribed: int = 0) -> None:
+    def written(self, name: str, location: bytes, unheard: int = 0) -> None:
         """End a job whose transcript is written, or go on with its translations."""
         job = self._live_jobs.job(name)
         is_translated = bool(job.translate_to) and not job.is_already_subtitled
         event = JobEvent.TRANSLATE if is_translated else JobEvent.WRITTEN
-        job = self._live_jobs.move_job(
-            job, event, location=location, is_closed=True, untranscribed=untranscribed
-        )
+        job = self._live_jobs.move_job(job, event, location=location, is_closed=True, unheard=unheard)
         if is_translated:
             self.plan_texts(job)
         else:

@@ -311,7 +311,7 @@ class SegmentResult(Struct, frozen=True, kw_only=True):
     decisions: Annotated[tuple[DecodingDecision, ...], Meta(max_length=1000)] = ()
     windows: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Windows that were decoded: one, and one for each stretch of speech that was decoded again."""
-    untranscribed: Annotated[tuple[tuple[SegmentMs, SegmentMs], ...], Meta(max_length=500)] = ()
+    unheard: Annotated[tuple[tuple[SegmentMs, SegmentMs], ...], Meta(max_length=500)] = ()
     """Speech without text: its start and end in ms of segment time."""
     translation: Annotated[tuple[Phrase, ...], Meta(max_length=500)] | None = None
     """The phrases in English, if that was requested too; None if they are English already, or silence."""
@@ -323,7 +323,7 @@ class ResultSummary(Struct, frozen=True, kw_only=True):
     is_speech: bool = True
     language: str = ""
     decisions: tuple[DecodingDecision, ...] = ()
-    untranscribed: tuple[tuple[int, int], ...] = ()
+    unheard: tuple[tuple[int, int], ...] = ()
 
 
 class ItemResult(Struct, frozen=True, kw_only=True):

@@ -217,7 +217,7 @@ class Job(Struct, frozen=True, kw_only=True):
     """The priority that a client gave it later; None: that of its options."""
     place: float | None = None
     """Its place in the queue among jobs of its priority, in place of `order`; None: not moved."""
-    untranscribed: int = 0
+    unheard: int = 0
     """Stretches of speech for which the model gave no text; known when it is written."""
     is_dismissed: bool = False
     """A client has dismissed its failure: the web page no longer reports it."""

@@ -142,7 +142,7 @@ class Transcript(Struct, frozen=True, kw_only=True):
     """Speech too short to be decoded."""
     missing: tuple[MissingSpan, ...] = ()
     """Speech that could not be decoded; empty unless the job failed."""
-    untranscribed: tuple[MissingSpan, ...] = ()
+    unheard: tuple[MissingSpan, ...] = ()
     """Speech for which the model gave no text, also when it was decoded again."""
     damaged: tuple[tuple[float, float], ...] = ()
     """Where audio is known to be lost, because the file is damaged or cut: start and end in seconds."""

@@ -65,7 +65,7 @@ class CuesResponse(Struct, frozen=True, kw_only=True):
     cues: tuple[AlignedCue, ...]
     missing: tuple[MissingSpan, ...]
     """Speech that could not be decoded."""
-    untranscribed: tuple[MissingSpan, ...]
+    unheard: tuple[MissingSpan, ...]
     """Speech for which the model gave no text."""
     damaged: tuple[tuple[float, float], ...]
     """Where audio of the file is lost, in seconds."""
@@ -297,7 +297,7 @@ def cues_json(content: bytes, version: int) -> bytes:
             fast_cues=transcript.fast_cues,
             cues=cues,
             missing=transcript.missing,
-            untranscribed=transcript.untranscribed,
+            unheard=transcript.unheard,
             damaged=transcript.damaged,
             version=version,
             author=edit.author if edit else "",

@@ -73,7 +73,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     job_cause: str = ""
     missing: tuple[str, ...] = ()
     """Speech that the earlier job could not decode: times and cause."""
-    untranscribed: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
     """Speech for which the model gave the earlier job no text: times and cause."""
     damaged: tuple[str, ...] = ()
     """Where the earlier job found audio lost: times and cause."""
@@ -126,7 +126,7 @@ def as_text(found: Explanation) -> str:
         *(("translate", text) for text in found.translations),
         ("job", " ".join(filter(None, (found.job, found.job_state, found.job_cause)))),
         *(("missing", span) for span in found.missing),
-        *(("untranscribed", span) for span in found.untranscribed),
+        *(("unheard", span) for span in found.unheard),
         *(("damaged", span) for span in found.damaged),
         ("existing", ", ".join(found.existing)),
         ("tracks", found.unreadable),
@@ -251,7 +251,7 @@ def _facts_of(known: JobRow | None, stored: Reader) -> dict[str, Any]:
         return {}
     job = known.job
     results = stored.results(job.id) if job.state in {JobState.DONE, JobState.FAILED} else ()
-    missing, untranscribed = (
+    missing, unheard = (
         tuple(span_line(f"{span.start_ms} {span.end_ms} {span.cause}") for span in spans)
         for spans in speech_without_text(known, results)
     )
@@ -260,6 +260,6 @@ def _facts_of(known: JobRow | None, stored: Reader) -> dict[str, Any]:
         "job_state": job.state.value,
         "job_cause": job.cause,
         "missing": missing,
-        "untranscribed": untranscribed,
+        "unheard": unheard,
         "damaged": tuple(damage_line(start_s, end_s) for start_s, end_s in known.media_facts.damaged_s),
     }

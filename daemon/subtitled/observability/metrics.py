@@ -130,8 +130,8 @@ class Metrics:
             ["cause", "temperature"],
             registry=self.registry,
         )
-        self.untranscribed_seconds = Counter(
-            "subtitled_untranscribed_seconds",
+        self.unheard_seconds = Counter(
+            "subtitled_unheard_seconds",
             "Seconds of speech that got no text, also after another decoding.",
             registry=self.registry,
         )
@@ -298,9 +298,7 @@ class Metrics:
         for result in results:
             if result.is_speech:
                 self.languages.labels(result.language).inc()
-            self.untranscribed_seconds.inc(
-                sum(end_ms - start_ms for start_ms, end_ms in result.untranscribed) / 1000
-            )
+            self.unheard_seconds.inc(sum(end_ms - start_ms for start_ms, end_ms in result.unheard) / 1000)
             for decision in result.decisions:
                 match decision.verdict:
                     case DecisionKind.FALLBACK:

@@ -35,7 +35,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     skipped: int
     """Spans of speech too short to decode."""
     missing: int
-    untranscribed: tuple[MissingSpan, ...]
+    unheard: tuple[MissingSpan, ...]
     """Speech without text."""
     damaged: tuple[tuple[float, float], ...]
     """Lost audio, in seconds."""
@@ -56,9 +56,9 @@ class JobSummary(Struct, frozen=True, kw_only=True):
         return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
 
     @property
-    def untranscribed_s(self) -> float:
+    def unheard_s(self) -> float:
         """Length of the speech without text, in s with two decimals."""
-        return round(sum(span.end_ms - span.start_ms for span in self.untranscribed) / 1000, 2)
+        return round(sum(span.end_ms - span.start_ms for span in self.unheard) / 1000, 2)
 
 
 def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummary:
@@ -70,7 +70,7 @@ def job_report(row: JobRow, transcript: Transcript, *, now_ms: int) -> JobSummar
         silent=sum(not segment.phrases for segment in segments.values()),
         skipped=len(transcript.skipped),
         missing=len(transcript.missing),
-        untranscribed=transcript.untranscribed,
+        unheard=transcript.unheard,
         damaged=transcript.damaged,
         removed=len(transcript.removed),
         duration_s=transcript.duration_ms / 1000,
@@ -167,13 +167,13 @@ class TransitionLog:
                         damaged_s=damaged_s,
                         **_times(summary.damaged),
                     )
-                if summary and summary.untranscribed:
-                    spans = [(span.start_ms / 1000, span.end_ms / 1000) for span in summary.untranscribed]
+                if summary and summary.unheard:
+                    spans = [(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unheard]
                     _log.warning(
-                        log.JOB_UNTRANSCRIBED,
+                        log.JOB_UNHEARD,
                         job=job.id,
                         file=file,
-                        untranscribed_s=summary.untranscribed_s,
+                        unheard_s=summary.unheard_s,
                         **_times(spans),
                     )
             case JobState.FAILED if event is JobEvent.REJECTED:
@@ -276,7 +276,7 @@ def _figures(summary: JobSummary | None) -> dict[str, object]:
         "segments": summary.segments,
         "silent": summary.silent,
         "skipped": summary.skipped,
-        "untranscribed_s": summary.untranscribed_s,
+        "unheard_s": summary.unheard_s,
         "removed": summary.removed,
         "duration_s": round(summary.duration_s, 2),
         "wall_s": round(summary.wall_s, 2),

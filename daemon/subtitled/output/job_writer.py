@@ -407,9 +407,7 @@ class JobWriter:
         job, transcript = row.job, transcripts[0]
         self._reporter.jobs[job.id] = job_report(row, transcript, now_ms=time.time_ns() // 1_000_000)
         ended = (
-            ev.FailureWritten
-            if is_failure
-            else partial(ev.OutputsWritten, untranscribed=len(transcript.untranscribed))
+            ev.FailureWritten if is_failure else partial(ev.OutputsWritten, unheard=len(transcript.unheard))
         )
         if not job.options.output:  # the client fetches the result
             self._ended(ended(job.id, job.location))
@@ -479,7 +477,7 @@ class JobWriter:
         ended = (
             ev.FailureWritten
             if is_failure
-            else partial(ev.OutputsWritten, untranscribed=len(work.transcript.untranscribed))
+            else partial(ev.OutputsWritten, unheard=len(work.transcript.unheard))
         )
         is_retried = job.id in self._retried
 
@@ -831,7 +829,7 @@ def _failure_text(work: OutputJob) -> str:
     text = error_text(job.id, os.fsdecode(job.source), job.cause, remedy)
     for heading, spans in (
         ("Missing speech", work.transcript.missing),
-        ("Speech without text", work.transcript.untranscribed),
+        ("Speech without text", work.transcript.unheard),
     ):
         if spans:
             rows = (f"  {clock(gap.start_ms, '.')} - {clock(gap.end_ms, '.')}  {gap.cause}" for gap in spans)

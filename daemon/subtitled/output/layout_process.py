@@ -329,7 +329,7 @@ def compose(
     is_split = media.audio.mix == "split" if media.audio else job.options.channels == "split"
     segments: list[SegmentTranscript] = []
     missing: list[MissingSpan] = []
-    untranscribed: list[MissingSpan] = []
+    unheard: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
         source, offset = found.plan.source, media.offset_of(found.plan.source.track)
@@ -347,7 +347,7 @@ def compose(
             source.mix if is_split and source.mix in {"left", "right"} else "",
         )
         segments += _segments(found, result, phrases, offset, channel=" ".join(filter(None, channel)))
-        untranscribed += _untranscribed(found.plan, result, offset)
+        unheard += _unheard(found.plan, result, offset)
     transcript = Transcript(
         source=source_name(job),
         duration_ms=media.decoded_samples // SAMPLES_PER_MS,
@@ -361,7 +361,7 @@ def compose(
         segments=tuple(segments),
         skipped=tuple(_missing(skip.span, media.offset_samples, skip.cause) for skip in media.skipped),
         missing=tuple(missing),
-        untranscribed=tuple(untranscribed),
+        unheard=tuple(unheard),
         damaged=media.damaged_s,
     )
     filtered = _filtered(transcript, job.options)
@@ -378,21 +378,21 @@ def compose(
 def speech_without_text(
     row: JobRow, results: Iterable[ResultRow]
 ) -> tuple[tuple[MissingSpan, ...], tuple[MissingSpan, ...]]:
-    """Return a job's `missing` and `untranscribed` speech, as in its transcript; a damaged result is missing speech.
+    """Return a job's `missing` and `unheard` speech, as in its transcript; a damaged result is missing speech.
 
     Without a layout, and so fast enough for a thread of the daemon.
     """
     media = row.media_facts
     missing: list[MissingSpan] = []
-    untranscribed: list[MissingSpan] = []
+    unheard: list[MissingSpan] = []
     for found in results:
         result = _read_result(found)
         offset = media.offset_of(found.plan.source.track)
         if isinstance(result, _NoResult):
             missing += _missing_segment(found, offset, result.cause)
         else:
-            untranscribed += _untranscribed(found.plan, result, offset)
-    return tuple(missing), tuple(untranscribed)
+            unheard += _unheard(found.plan, result, offset)
+    return tuple(missing), tuple(unheard)
 
 
 def source_name(job: Job) -> str:
@@ -499,8 +499,8 @@ def _missing_segment(found: ResultRow, offset: int, cause: str) -> Iterator[Miss
     return (_missing(span, offset, cause) for span in found.plan.spans)
 
 
-def _untranscribed(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:
-    for start_ms, end_ms in result.untranscribed:
+def _unheard(plan: Plan, result: SegmentResult, offset: int) -> Iterator[MissingSpan]:
+    for start_ms, end_ms in result.unheard:
         start = to_media(plan, start_ms * SAMPLES_PER_MS)
         end = to_media(plan, end_ms * SAMPLES_PER_MS, is_end=True)
         yield _missing(

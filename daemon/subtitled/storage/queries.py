@@ -9,7 +9,7 @@ SELECT_JOB = """
         (SELECT data FROM settings WHERE settings.id = jobs.options), losses,
         (SELECT data FROM settings WHERE settings.id = jobs.plan_settings), is_planned, media, language,
         language_probability, cause, is_closed, created_ms, started_ms, ended_ms, owner, tag, sha256, repetition,
-        added_languages, added_models, priority, place, untranscribed, translation_cause, cancelled_languages,
+        added_languages, added_models, priority, place, unheard, translation_cause, cancelled_languages,
         is_dismissed
     FROM jobs"""
 JOB_BY_ID = f"{SELECT_JOB} WHERE id = ?"
@@ -28,7 +28,7 @@ UPDATE_JOB = """
         options = (SELECT id FROM settings WHERE data = :options), losses = :losses,
         plan_settings = (SELECT id FROM settings WHERE data = :plan_settings),
         added_languages = :added_languages, added_models = :added_models, priority = :changed_priority,
-        place = :place, untranscribed = :untranscribed, translation_cause = :translation_cause,
+        place = :place, unheard = :unheard, translation_cause = :translation_cause,
         cancelled_languages = :cancelled_languages, is_dismissed = :is_dismissed,
         is_planned = :is_planned, media = coalesce(:media, media),
         language = :language, language_probability = :language_probability, cause = :cause,
@@ -62,7 +62,7 @@ LIST_JOBS_OF_OWNER_AND_TAG = """
 SEARCH_NAMES = "SELECT rowid FROM names WHERE names MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 NEWEST_NAMES = "SELECT ord FROM jobs WHERE ord < ? ORDER BY ord DESC LIMIT ?"
 # What filters and orders of lists need of each job.
-SELECT_FILTERED = "SELECT ord, state, owner, tag, name, language, untranscribed, options, media FROM jobs"
+SELECT_FILTERED = "SELECT ord, state, owner, tag, name, language, unheard, options, media FROM jobs"
 NEWEST_FILTERED = f"{SELECT_FILTERED} WHERE ord < ? ORDER BY ord DESC LIMIT ?"
 OLDEST_FILTERED = f"{SELECT_FILTERED} WHERE ord > ? ORDER BY ord LIMIT ?"
 SETTINGS = "SELECT data FROM settings WHERE id = ?"

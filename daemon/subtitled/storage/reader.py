@@ -64,13 +64,13 @@ class JobFilter(Struct, frozen=True, kw_only=True):
     """Its name in the options of jobs."""
     inbox: bytes = b""
     is_damaged: bool = False
-    is_untranscribed: bool = False
+    is_unheard: bool = False
 
     @property
     def is_special(self) -> bool:
         """Whether no index serves it."""
         return bool(
-            self.language or self.model is not None or self.inbox or self.is_damaged or self.is_untranscribed
+            self.language or self.model is not None or self.inbox or self.is_damaged or self.is_unheard
         )
 
     def matches(self, row: JobRow) -> bool:
@@ -80,9 +80,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
     def matches_job(self, job: Job) -> bool:
         """Return whether a job is in the list, as far as that is known without its media facts."""
         name = file_name(job.source) if self.name else ""
-        return self.matches_facts(
-            job.state, job.owner, job.tag, name, job.language, job.untranscribed, job.options
-        )
+        return self.matches_facts(job.state, job.owner, job.tag, name, job.language, job.unheard, job.options)
 
     def matches_facts(
         self,
@@ -91,7 +89,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
         tag: str,
         name: str,
         language: str | None,
-        untranscribed: int,
+        unheard: int,
         options: Options,
     ) -> bool:
         """Return whether a job with these fields is in the list, as `matches_job`."""
@@ -103,7 +101,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
             and (not self.language or self.language == (language or options.language))
             and (self.model is None or self.model in options.models)
             and (not self.inbox or self.inbox == options.inbox)
-            and (not self.is_untranscribed or untranscribed > 0)
+            and (not self.is_unheard or unheard > 0)
         )
 
 
@@ -202,10 +200,10 @@ class Reader:
         """Return order, name and media facts of the jobs of a filter among MAX_FILTERED ones, as they are needed."""
         options: dict[int, Options] = {}
         with closing(self._db.execute(statement, (start, MAX_FILTERED))) as found:
-            for order, state, owner, tag, name, language, untranscribed, number, media in found:
+            for order, state, owner, tag, name, language, unheard, number, media in found:
                 if number not in options:
                     options[number] = read_options(self._db.execute(sql.SETTINGS, (number,)).fetchone()[0])
-                facts = (JobState(state), owner, tag, name, language, untranscribed, options[number])
+                facts = (JobState(state), owner, tag, name, language, unheard, options[number])
                 if job_filter.matches_facts(*facts) and not (
                     job_filter.is_damaged and not read_media(media).damaged_s
                 ):

@@ -231,7 +231,7 @@ def job_row(row: tuple[Any, ...]) -> JobRow:
         added_models=_decoded(_models_decoder, row[24], f"the models of job {row[0]}") if row[24] else (),
         changed_priority=row[25],
         place=row[26],
-        untranscribed=row[27],
+        unheard=row[27],
         translation_cause=row[28],
         cancelled_languages=tuple(row[29].split()),
         is_dismissed=bool(row[30]),

@@ -192,7 +192,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN priority INTEGER;
     ALTER TABLE jobs ADD COLUMN place REAL;
     -- Stretches of speech for which the model gave no text.
-    ALTER TABLE jobs ADD COLUMN untranscribed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN unheard INTEGER NOT NULL DEFAULT 0;
     -- 1 if a client has dismissed its failure.
     ALTER TABLE jobs ADD COLUMN is_dismissed INTEGER NOT NULL DEFAULT 0;
 

@@ -219,7 +219,7 @@ def _context(request: Request, job: JobFacts) -> dict[str, Any]:
         "language": t.language_name(job.language) if job.language else "",
         "took_ms": took_ms,
         "missing": [_span(text) for text in job.missing],
-        "untranscribed": [_span(text) for text in job.untranscribed],
+        "unheard": [_span(text) for text in job.unheard],
         "damaged": [(round(start_s * 1000), round(end_s * 1000), "") for start_s, end_s in job.damaged],
         "has_text": has_text(job),
         "stage": _stage(job),
@@ -238,7 +238,7 @@ def _stage(job: JobFacts) -> str:
 
 
 def _span(text: str) -> tuple[int, int, str]:
-    """Return start and end in ms, and the cause, of an element of `JobFacts.missing` or `JobFacts.untranscribed`."""
+    """Return start and end in ms, and the cause, of an element of `JobFacts.missing` or `JobFacts.unheard`."""
     start, end, cause = text.split(" ", 2)
     return int(start), int(end), cause
 

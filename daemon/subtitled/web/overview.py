@@ -42,7 +42,7 @@ MAX_QUERY_CHARS = 200
 DETAILS = ("language", "model", "inbox", "tag", "damage", "sort")
 FIELDS = ("name", "before", *DETAILS)
 SORTS = ("newest", "oldest", "name", "longest")
-DAMAGES = ("damaged", "untranscribed")
+DAMAGES = ("damaged", "unheard")
 _GROUPS = {"running": RUNNING, "done": ("done",), "failed": ("failed",)}
 
 
@@ -60,7 +60,7 @@ class ListFilter(Struct, frozen=True, kw_only=True):
     inbox: str = ""
     tag: str = ""
     damage: str = ""
-    """"damaged": only files with lost audio; "untranscribed": only those with speech without text."""
+    """"damaged": only files with lost audio; "unheard": only those with speech without text."""
     sort: str = ""
     """One of SORTS; empty for the newest first."""
 
@@ -96,7 +96,7 @@ class ListFilter(Struct, frozen=True, kw_only=True):
             "inbox": self.inbox,
             "tag": self.tag or None,
             "is_damaged": self.damage == "damaged",
-            "is_untranscribed": self.damage == "untranscribed",
+            "is_unheard": self.damage == "unheard",
             "sort": self.sort or default,
         }
 

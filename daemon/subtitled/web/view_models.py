@@ -196,8 +196,8 @@ def _details(job: JobFacts, t: Translator) -> Iterable[str]:
         yield t("job.took", time=t.duration(took_ms), speed=t.speed(job.audio_ms / took_ms))
     if job.tag.endswith("/"):
         yield job.tag
-    if job.untranscribed_count:
-        yield t("job.mark_untranscribed", n=job.untranscribed_count)
+    if job.unheard_count:
+        yield t("job.mark_unheard", n=job.unheard_count)
     if job.damaged:
         yield t("job.mark_damaged")
     if job.owner:

@@ -219,7 +219,7 @@ export function startPlayer() {
 
   function showCues(response, isChanged) {
     setLength(response.offset_ms + response.duration_ms);
-    withoutText = [...response.missing, ...response.untranscribed];
+    withoutText = [...response.missing, ...response.unheard];
     edited = response.saved_ms ? ` · ${response.author ? message("edited_by", { author: response.author }) : message("edited")}` : "";
     list.show(response.cues, response.language, isChanged);
     list.showSecond(second, byId("screen-second").lang);
