@@ -28,7 +28,7 @@ RECORDINGS = Path(os.environ.get("SUBTITLED_REAL_SPEECH") or CHECKOUT.parent / "
 BASE = real_model.default_folder("base")
 TIMEOUT_S = 3600.0
 """However slow the machine is."""
-JOBS = 100
+JOBS = 200
 REAL_SPEECH = {
     "jfk-1": ("jfk.flac", 0.0, 4.0),
     "jfk-2": ("jfk.flac", 5.0, 11.0),
@@ -36,7 +36,7 @@ REAL_SPEECH = {
     "austen": ("austen-0890.wav", 0.0, 5.0),
 }
 """Clips for Whisper base: file, start and end in seconds."""
-COPIES = 3
+COPIES = 5
 """Jobs of each of them; all other jobs are sentences of the bundled recording, for the bundled model."""
 DECODING = schema.DecodingConfig(temperatures=(0.0,))
 """Further temperatures draw random samples."""
@@ -120,7 +120,7 @@ def texts_with_only(
 def test_mixed_queue_loads_each_model_once_on_a_slot_and_has_the_text_of_each_model_alone(
     tmp_path: Path,
 ) -> None:
-    """100 jobs of three models on two CPU slots, and a worker that is killed in the middle.
+    """200 jobs of three models on two CPU slots, and a worker that is killed in the middle.
 
     Each slot loads a model once at most, and the replacement of the killed worker once more.
     """
