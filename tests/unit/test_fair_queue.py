@@ -94,6 +94,27 @@ def test_short_clip_waits_one_lease_behind_a_long_job() -> None:
     assert SegmentKey("clip", 0) in queue.take(4) + queue.take(4)
 
 
+@pytest.mark.parametrize("served", [0, 1, 150])
+def test_short_clip_goes_before_many_jobs_of_equal_rank(served: int) -> None:
+    """200 jobs, whose first segments alone are an hour and a half of audio; also in their second round."""
+    queue = ReadyQueue()
+    for number in range(200):
+        fill(queue, job(f"job{number}", order=number), range(3))
+    take_singly(queue, served)
+    fill(queue, job("clip", order=1000), range(1), samples=WINDOW // 3)
+    assert take_singly(queue, 1) == [("clip", 0)]
+
+
+def test_endless_short_clips_do_not_stop_a_long_job() -> None:
+    queue = ReadyQueue()
+    fill(queue, job("long"), range(10))
+    taken = []
+    for number in range(100):
+        fill(queue, job(f"clip{number}", order=number + 1), range(1), samples=WINDOW // 3)
+        taken += [name for name, _ in take_singly(queue, 1)]
+    assert taken.count("long") >= 3
+
+
 def test_jobs_of_one_priority_share_by_audio_not_by_segments() -> None:
     queue = ReadyQueue()
     fill(queue, job("full", order=1), range(100))

@@ -1,7 +1,8 @@
 """The queue of ready segments, and which of them make the next lease.
 
-Priority first, then fair between jobs: start-time fair queueing (Goyal, Vin, Cheng 1996) over audio samples, so that a
-ten-hour file cannot keep a ten-second clip waiting. Segments share a lease only when their decoding options agree; a
+Priority first, then fair between jobs: the job that would have been given least audio with its next segment is first, as
+in weighted fair queueing (Demers, Keshav, Shenker 1989), so that neither a ten-hour file nor 200 waiting jobs keep a
+ten-second clip waiting. Segments share a lease only when their decoding options agree; a
 segment whose worker was lost is leased alone, so that it affects no other segment. A job has one account for all of its
 segments: sixteen suspect segments do not count as sixteen jobs.
 """
@@ -39,7 +40,10 @@ def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_si
 
 
 Rank = tuple[int, int, float, int]
-"""Sort key: urgent jobs, then those given least audio, then the oldest; within a job in the order of becoming ready."""
+"""Sort key: urgent jobs, then those given least audio with their next segment, then the oldest; within a job in the order
+of becoming ready."""
+CLIPS_SHARE = 4
+"""An endless series of short jobs gets at most about this many times the audio of a long one."""
 
 
 class _Flow(Struct):
@@ -134,8 +138,9 @@ class ReadyQueue:
             _, job = heapq.heappop(heap)
             flow = self._flows[kind, job]
             given = self._given_samples[job]
-            self._virtual_samples[flow.priority] = max(self._virtual_samples.get(flow.priority, 0), given)
             _, index, samples = flow.ready.popleft()
+            virtual_now = self._virtual_samples.get(flow.priority, 0)
+            self._virtual_samples[flow.priority] = max(virtual_now, given + samples // CLIPS_SHARE)
             key = SegmentKey(job, index)
             del self._keys[key]
             taken.append(key)
@@ -208,7 +213,8 @@ class ReadyQueue:
             del self._waiting[model]
 
     def _rank(self, flow: _Flow) -> Rank:
-        return (-flow.priority, self._given_samples[flow.job], flow.order, flow.ready[0][0])
+        number, _, samples = flow.ready[0]
+        return (-flow.priority, self._given_samples[flow.job] + samples, flow.order, number)
 
     def _refresh(self, kind: Kind, heap: list[tuple[Rank, str]]) -> bool:
         """Bring the first entry of a heap up to date; return whether there is one."""
