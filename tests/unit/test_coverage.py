@@ -18,7 +18,6 @@ from subtitled.asr.coverage import (
     snapped_to_sound,
     trimmed_to_words,
     uncovered_speech,
-    with_shared_speech,
 )
 
 
@@ -120,31 +119,6 @@ def test_moved_texts_keep_their_order(spans: list[tuple[int, int]], texts: list[
     for old, new in zip(before, after, strict=True):
         assert new.end_s - new.start_s <= old.end_s - old.start_s + 1e-9
         assert new == old or (is_near_speech(new, speech) and not is_near_speech(old, speech))
-
-
-def test_a_text_in_the_pause_after_another_shares_the_speech_of_that_one() -> None:
-    """Whisper base on a lecture: "... contact with our space shuttle" to the end of the speech, then "Columbia."."""
-    texts = stretches((10.5, 17.6), (17.6, 18.6), (18.7, 24.4))
-    speech = stretches((10.5, 11.9), (12.8, 14.2), (15.0, 17.6), (19.3, 24.1))
-    before, shared, after = with_shared_speech(texts, (44, 10, 55), speech)
-    assert (before.start_s, before.end_s) == pytest.approx((10.5, 16.6))
-    assert (shared.start_s, shared.end_s) == pytest.approx((16.6, 17.6))
-    assert after == texts[2]
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        pytest.param(((0.4, 2.0), (4.0, 6.0)), id="each has its own speech"),
-        pytest.param(((0.4, 2.0), (2.9, 3.5)), id="not right after the other"),
-        pytest.param(((2.0, 3.0), (3.0, 3.5)), id="the one before has no speech either"),
-        pytest.param(((0.4, 2.0), (2.0, 3.9)), id="the speech after it has no other text"),
-    ],
-)
-def test_other_texts_share_no_speech(texts: tuple[tuple[float, float], ...]) -> None:
-    assert with_shared_speech(stretches(*texts), (10, 10), stretches((0.4, 2.0), (4.0, 6.0))) == stretches(
-        *texts
-    )
 
 
 @pytest.mark.parametrize(

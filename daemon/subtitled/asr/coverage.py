@@ -6,7 +6,6 @@ phrase covers is decoded again; what has no text after that is reported. Times a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -107,45 +106,6 @@ def moved_to_speech(texts: Sequence[TimeRange], speech: Sequence[TimeRange]) -> 
             length_s = min(text.end_s - text.start_s, nearest.end_s - nearest.start_s)
             found[at] = TimeRange(nearest.start_s, nearest.start_s + length_s)
     return found
-
-
-def with_shared_speech(
-    texts: Sequence[TimeRange], lengths: Sequence[int], speech: Sequence[TimeRange]
-) -> list[TimeRange]:
-    """Return `texts` (in order); one in the pause right after another text gets the end of that text's speech.
-
-    The model sometimes ends a phrase with the speech though its last words are a phrase of their own, which then gets the
-    time of the pause. The two divide the speech in proportion to `lengths`, their letters.
-    """
-    found = list(texts)
-    for at, (before, text) in enumerate(itertools.pairwise(texts), start=1):
-        is_beside = abs(text.start_s - before.end_s) <= SLACK_S
-        near = [span for span in speech if is_near_speech(text, [span])]
-        if not is_beside or _parts_inside(text, near):
-            continue
-        others = [*texts[:at], *texts[at + 1 :]]
-        if any(not any(_parts_inside(one, [span]) for one in others) for span in near):
-            continue  # that speech is to be decoded again, and may be this text
-        inside = _parts_inside(found[at - 1], speech)
-        left_s = sum(part.end_s - part.start_s for part in inside) * lengths[at]
-        left_s /= max(1, lengths[at - 1] + lengths[at])
-        for part in reversed(inside):
-            if left_s < part.end_s - part.start_s:
-                found[at - 1] = TimeRange(found[at - 1].start_s, part.end_s - left_s)
-                found[at] = TimeRange(part.end_s - left_s, inside[-1].end_s)
-                break
-            left_s -= part.end_s - part.start_s
-    return found
-
-
-def _parts_inside(text: TimeRange, speech: Iterable[TimeRange]) -> list[TimeRange]:
-    """Return the speech in a text's time, without edges that belong to the speech of others."""
-    parts = (
-        TimeRange(max(span.start_s, text.start_s), min(span.end_s, text.end_s))
-        for span in speech
-        if span.end_s > text.start_s and span.start_s < text.end_s
-    )
-    return [part for part in parts if part.end_s - part.start_s > EDGE_S + ROUNDING_S]
 
 
 def is_near_speech(text: TimeRange, speech: Iterable[TimeRange]) -> bool:

@@ -30,7 +30,6 @@ from subtitled.asr.coverage import (
     snapped_to_sound,
     trimmed_to_words,
     uncovered_speech,
-    with_shared_speech,
 )
 from subtitled.asr.fallback import (
     DecodedWindow,
@@ -643,34 +642,28 @@ def _phrases(raw: _Raw, tokenizer: Tokenizer, segment: _Segment) -> list[Phrase]
 
 
 def _move_onto_speech(segment: _Segment) -> None:
-    """Move phrases in pauses onto the speech beside them; mark those far from speech as text without sound."""
+    """Move phrases in pauses onto the speech without text beside them; mark the others there as text without sound."""
     is_loud = loud_frames(segment.features, segment.speech)
-    lengths = [len(_letters(phrase.text)) for phrase in segment.phrases]
     places = moved_to_speech(_covered(segment), segment.speech)
-    places = with_shared_speech(places, lengths, segment.speech)
     for at, (phrase, place) in enumerate(zip(segment.phrases, places, strict=True)):
         if not is_near_speech(place, segment.speech):
             has_sound = is_loud[round(place.start_s * 100) : round(place.end_s * 100)].any()
             segment.phrases[at] = phrase if has_sound else replace(phrase, no_speech_prob=1.0)
             continue
         start_ms, end_ms = round(place.start_s * 1000), round(place.end_s * 1000)
-        if (start_ms, end_ms) != (phrase.start_ms, phrase.end_ms):
-            segment.phrases[at] = _with_times(phrase, start_ms, end_ms)
-    segment.phrases.sort(key=lambda phrase: phrase.start_ms)
-
-
-def _with_times(phrase: Phrase, start_ms: int, end_ms: int) -> Phrase:
-    """Return a phrase at another time, its words with it; those that then lie outside are at its edge."""
-    shift_ms = start_ms - phrase.start_ms
-    words = tuple(
-        replace(
-            word,
-            start_ms=min(word.start_ms + shift_ms, end_ms),
-            end_ms=min(word.end_ms + shift_ms, end_ms),
+        if start_ms == phrase.start_ms:
+            continue
+        shift_ms = start_ms - phrase.start_ms
+        words = tuple(
+            replace(
+                word,
+                start_ms=min(word.start_ms + shift_ms, end_ms),
+                end_ms=min(word.end_ms + shift_ms, end_ms),
+            )
+            for word in phrase.words
         )
-        for word in phrase.words
-    )
-    return replace(phrase, start_ms=start_ms, end_ms=end_ms, words=words)
+        segment.phrases[at] = replace(phrase, start_ms=start_ms, end_ms=end_ms, words=words)
+    segment.phrases.sort(key=lambda phrase: phrase.start_ms)
 
 
 def _is_known(phrase: Phrase, phrases: list[Phrase]) -> bool:
