@@ -1,30 +1,65 @@
 """Writes subtitles atomically, without overwriting other files.
 
-The server's file names are untrusted: separators, control characters and leading dots are replaced.
+The server's file names are untrusted: separators, control characters, direction marks and leading dots are replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from subtitle.errors import OptionError, SubtitleError
 
-MAX_NAME_BYTES = 200
-"""Maximum length of a file name; a file system allows 255, which leaves room for a number and a suffix."""
+MAX_NAME_BYTES = 255
+"""The limit of a file name in common file systems."""
 MAX_NUMBER = 999
+DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that change the direction of text: `gpj.exe` must not be displayed as `exe.jpg`."""
+_RESERVED = re.compile(r"""[/\\:*?"<>|]""")
+"""Characters that a system does not allow in a file name."""
+_TAGS = re.compile(r"(?:\.[A-Za-z0-9-]{1,35}){0,5}\Z")
+"""Language tag, flags and format at the end of a subtitle's name, such as `.bilingual.zh-TW.sdh.srt`."""
 
 
 def safe_name(name: str, form: str) -> str:
     """Return a safe file name for `name`, with the format's suffix."""
-    plain = "".join(char if char.isprintable() and char not in '/\\:*?"<>|' else "_" for char in name)
     suffix = f".{form}"
-    stem = plain.removesuffix(suffix).strip(" .")
-    stem = stem.encode("utf-8", "replace")[: MAX_NAME_BYTES - len(suffix)].decode("utf-8", "ignore")
-    return f"{stem or 'subtitles'}{suffix}"
+    stem = safe_text(name).removesuffix(suffix).strip(" .")
+    return limited(stem or "subtitles", suffix)
+
+
+def safe_text(text: str) -> str:
+    """Return `text` with "_" for characters that a file name must not have; spaces and joiners of all scripts stay."""
+    text = _RESERVED.sub("_", DIRECTION_MARKS.sub("_", text))
+    return "".join("_" if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} else char for char in text)
+
+
+def split_tags(name: str) -> tuple[str, str]:
+    """Return a file name's stem, and its tags and format: ("talk", ".en.srt")."""
+    found = _TAGS.search(name)
+    at = len(name) if found is None else found.start()
+    return name[:at], name[at:]
+
+
+def limited(name: str, ending: str) -> str:
+    """Return `name + ending` with at most MAX_NAME_BYTES; a longer name is cut before its tags."""
+    if _size(name + ending) <= MAX_NAME_BYTES:
+        return name + ending
+    stem, tags = split_tags(name)
+    stem = stem[:MAX_NAME_BYTES]
+    while stem and _size(stem + tags + ending) > MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return stem + tags + ending
+
+
+def _size(name: str) -> int:
+    """Return the size of a file name in bytes."""
+    return len(name.encode("utf-8", "replace"))
 
 
 def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) -> Path:
@@ -35,7 +70,7 @@ def save_in(folder: Path, name: str, body: bytes, *, is_forced: bool = False) ->
     """
     stem, dot, suffix = name.rpartition(".")
     for number in range(1, MAX_NUMBER + 1):
-        target = folder / (name if number == 1 else f"{stem}.{number}{dot}{suffix}")
+        target = folder / limited(stem, f"{f'.{number}' if number > 1 else ''}{dot}{suffix}")
         if is_forced:
             return replace_file(target, body)
         if _is_written(target, body):

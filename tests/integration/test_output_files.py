@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtitle import OptionError
-from subtitle.output_files import format_of, safe_name, save_all, save_in
+from subtitle.output_files import DIRECTION_MARKS, format_of, safe_name, save_all, save_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 def test_a_name_from_the_server_stays_in_its_folder(name: str, form: str) -> None:
     safe = safe_name(name, form)
     assert safe.endswith(f".{form}")
-    assert len(safe.encode()) <= 200
+    assert len(safe.encode()) <= 255
     assert safe[0] not in ". "
     assert not set(safe) & set('/\\:*?"<>|\0\n')
-    assert safe.isprintable()
+    assert not {unicodedata.category(char) for char in safe} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not DIRECTION_MARKS.search(safe)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,13 @@ def test_a_name_from_the_server_stays_in_its_folder(name: str, form: str) -> Non
         ("", "subtitles.srt"),
         ("...", "subtitles.srt"),
         ("\ud800.srt", "_.srt"),
+        ("a\nb\u2028c\u202egnp.srt", "a_b_c_gnp.srt"),
+        ("第一課\u3000講義.zh-TW.srt", "第一課\u3000講義.zh-TW.srt"),
+        ("نمی\u200cشود.fa.srt", "نمی\u200cشود.fa.srt"),
+        ("👩\u200d🏫 1\u00a0000.en.srt", "👩\u200d🏫 1\u00a0000.en.srt"),
+        ("長" * 80 + ".zh-TW.srt", "長" * 80 + ".zh-TW.srt"),
+        ("長" * 90 + ".bilingual.zh-TW.sdh.srt", "長" * 77 + ".bilingual.zh-TW.sdh.srt"),
+        ("長" * 90 + ".bilingual.zh-TW.sdh", "長" * 77 + ".bilingual.zh-TW.sdh.srt"),
     ],
 )
 def test_valid_names_are_kept_and_others_are_made_valid(name: str, safe: str) -> None:
@@ -55,6 +64,14 @@ def test_other_content_is_kept_and_equal_content_is_not_written_again(tmp_path: 
         "talk.en.2.srt": b"two",
         "talk.en.3.srt": b"three",
     }
+
+
+def test_long_names_get_a_number_and_keep_their_language(tmp_path: Path) -> None:
+    name = f"{'長' * 81}.zh-TW.srt"
+    assert save_in(tmp_path, name, b"one").name == name
+    assert save_in(tmp_path, name, b"two").name == f"{'長' * 81}.zh-TW.2.srt"
+    longer = f"{'長' * 100}.zh-TW.srt"
+    assert save_in(tmp_path, longer, b"three").name == f"{'長' * 81}.zh-TW.3.srt"
 
 
 def test_links_and_folders_with_the_name_are_not_touched(tmp_path: Path) -> None:

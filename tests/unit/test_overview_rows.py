@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import zipfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,7 +13,7 @@ from rich.console import Console
 
 from subtitle import StatsInfo, WorkerFacts
 from subtitle.eta import Speed
-from subtitle.messages import HungFolder, ModelFacts, OpenFile
+from subtitle.messages import HungFolder, ModelFacts, OpenFile, Subtitles, TranslationFacts
 from subtitle.tables import print_job
 from subtitled.languages import NATIVE_NAMES, code_of, name_of
 from subtitled.web import bulk, rendering
@@ -27,6 +30,11 @@ from subtitled.web.view_models import (
 )
 from unit import job_facts
 from unit.server_stats import STATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from subtitle.messages import JobFacts
 
 ENGLISH = Translator("en")
 FACTS = replace(job_facts.FACTS, id="0194f3a6c21b7d0e", source="/srv/in/talk.mp4", size=40_000_000)
@@ -205,10 +213,46 @@ def test_pages_show_no_character_that_hides_or_reorders_others() -> None:
 
 def test_names_in_a_zip_file_are_unique_and_stay_in_its_folder() -> None:
     assert bulk.folder_of("../a\u202e/C:\\x/ . /") == ["a_", "C__x"]
+    assert bulk.folder_of("第一課\u3000講義/نمی\u200cشود/") == ["第一課\u3000講義", "نمی\u200cشود"]
     assert bulk.folder_of("monday") == []
     names: dict[str, int] = {}
     unique = [bulk._unique(name, names) for name in ("a/x.srt", "a/x (2).srt", "a/x.srt", "a/x.srt", "x.srt")]
     assert unique == ["a/x.srt", "a/x (2).srt", "a/x (3).srt", "a/x (4).srt", "x.srt"]
+    name = f"{'長' * 81}.zh-TW.srt"
+    assert [bulk._unique(name, names) for _ in range(2)] == [name, f"{'長' * 80} (2).zh-TW.srt"]
+
+
+def test_files_of_one_job_with_the_same_name_are_all_in_the_zip_file() -> None:
+    contents = {"": b"spoken", "en": b"spoken", "ja": b"translated"}
+    facts = replace(
+        FACTS, state="done", translations=tuple(TranslationFacts(language=code) for code in ("en", "ja"))
+    )
+
+    class Client:
+        async def status(self, _job: str) -> JobFacts:
+            return facts
+
+        async def subtitles(
+            self, job: str, form: str, *, task: str | None = None, language: str = ""
+        ) -> tuple[Subtitles, bytes]:
+            answer = Subtitles(request=1, job=job, format=form, language="en", name="talk.en.srt", version=0)
+            return answer, contents[task or language]
+
+    class Gateway:
+        client = Client()
+
+        async def retry_while_busy(
+            self, send: Callable[..., Any], *args: object, **keywords: object
+        ) -> object:
+            return await send(*args, **keywords)
+
+    async def packed() -> bytes:
+        gateway: Any = Gateway()
+        return b"".join([chunk async for chunk in bulk.zip_chunks(gateway, ["job"], ["srt"])])
+
+    with zipfile.ZipFile(io.BytesIO(asyncio.run(packed()))) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == {"talk.en.srt": b"spoken", "talk (2).en.srt": b"translated"}
 
 
 def test_a_stale_copy_of_a_model_can_be_unloaded() -> None:

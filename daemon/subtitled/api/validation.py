@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from subtitle.messages import Commit, JobOptions, LayoutOptions
+from subtitle.output_files import DIRECTION_MARKS
 from subtitled import log
 from subtitled.api.peer import RefusedError
 from subtitled.config.checks import LANGUAGES, OPENCC_REMEDY, lacks_opencc
@@ -35,8 +36,6 @@ from subtitled.translation.glossary import Glossary, GlossaryError
 
 NAME_BYTES_LEFT = 64
 """Bytes that a client's file name leaves for suffixes that are added to it."""
-_DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Marks that change the direction of text: `gpj.exe` must not be displayed as `exe.jpg`."""
 _CORE = re.compile(r"[^.~\s](?:.*[^.\s])?", re.DOTALL)
 """A name without leading characters that hide it, and without trailing dots and spaces, which Windows drops."""
 _log = log.get()
@@ -206,7 +205,7 @@ def safe_name(name: str) -> str:
     """Return a safe file name for a client's name: one component, printable, not hidden, not too long."""
     last = re.split(r"[/\\]", name)[-1]
     text = unicodedata.normalize("NFC", last.encode("utf-8", "replace").decode("utf-8"))
-    text = _DIRECTION.sub("", text)
+    text = DIRECTION_MARKS.sub("", text)
     text = "".join(
         "_" if unicodedata.category(char) in {"Cc", "Cs", "Co", "Zl", "Zp"} else char for char in text
     )

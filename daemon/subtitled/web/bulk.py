@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from subtitle.errors import SubtitleError
-from subtitle.output_files import safe_name
+from subtitle.output_files import limited, safe_name, safe_text, split_tags
 from subtitle.progress import tasks_of
 from subtitled.http.errors import RequestError, not_allowed, to_request_error
 from subtitled.http.forms import read_form
@@ -113,7 +113,7 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
                 except (RequestError, SubtitleError) as error:
                     errors.append(f"{job} {form}: {to_request_error(error)}\n")
                     continue
-                for name, content in found.items():
+                for name, content in found:
                     archive.writestr(_unique(name, names), content)
                     yield buffer.take()
         if errors:
@@ -121,30 +121,25 @@ async def zip_chunks(gateway: Gateway, jobs: list[str], formats: list[str]) -> A
     yield buffer.take()
 
 
-async def _subtitles(gateway: Gateway, job: str, form: str) -> dict[str, bytes]:
-    """Return the files of all tasks and translations of a job by name."""
+async def _subtitles(gateway: Gateway, job: str, form: str) -> list[tuple[str, bytes]]:
+    """Return name and content of the files of all tasks and translations of a job; equal ones once."""
     facts = await gateway.retry_while_busy(gateway.client.status, job)
     if facts.state == "failed" and not facts.segments.get("done"):
         raise RequestError(409, "wrong_state", f"failed before any speech was transcribed: {facts.cause}")
     folder = "".join(f"{part}/" for part in folder_of(facts.tag))
-    # The translation of English is the same file.
     send, read = gateway.retry_while_busy, gateway.client.subtitles
     found = [await send(read, job, form, task=task) for task in tasks_of(facts)]
     found += [await send(read, job, form, language=one.language) for one in facts.translations]
-    return {folder + safe_name(subtitles.name, form): content for subtitles, content in found}
+    pairs = ((folder + safe_name(subtitles.name, form), content) for subtitles, content in found)
+    return list(dict.fromkeys(pairs))  # the translation of English is the same file
 
 
 def folder_of(tag: str) -> list[str]:
     """Return the parts of the folder that the page gave as the tag of an upload; none for another tag."""
     if not tag.endswith("/"):
         return []
-    parts = ("".join(map(_in_folder, part)).strip() for part in tag.split("/"))
+    parts = (safe_text(part).strip() for part in tag.split("/"))
     return [part for part in parts if part.strip(".")]
-
-
-def _in_folder(char: str) -> str:
-    """Return a character that the name of a folder may have on any system, "_" for others."""
-    return char if char.isprintable() and char not in '\\:*?"<>|' else "_"
 
 
 class _ChunkBuffer:
@@ -169,11 +164,11 @@ class _ChunkBuffer:
 def _unique(name: str, names: dict[str, int]) -> str:
     """Return a file name that is not in `names`, and add it; the value is the last number that a name was given."""
     folder, slash, last = name.rpartition("/")
-    stem, dot, suffixes = last.partition(".")
+    stem, tags = split_tags(last)
     number, unique = names.get(name, 1), name
     while unique in names:
         number += 1
-        unique = f"{folder}{slash}{stem} ({number}){dot}{suffixes}"
+        unique = folder + slash + limited(stem, f" ({number}){tags}")
     names[name] = number
     names.setdefault(unique, 1)
     return unique
