@@ -160,7 +160,7 @@ def test_several_files_can_be_chosen_at_once(browse: Any, daemon: Daemon, tmp_pa
     assert {file.name for file in files} <= {job.source.rpartition("/")[2] for job in daemon.jobs()}
 
 
-def test_a_failed_file_shows_its_reason_and_can_be_retried(
+def test_a_failed_file_shows_its_reason_and_can_be_retried_and_dismissed(
     browse: Any, daemon: Daemon, tmp_path: Path
 ) -> None:
     file = tmp_path / "broken.mp3"
@@ -185,6 +185,11 @@ def test_a_failed_file_shows_its_reason_and_can_be_retried(
         assert browser.path == "/"
         browser.open(f"/jobs/{job}")
         browser.wait_for(".failed .cause", "is not media that FFmpeg can read")
+        browser.open()
+        browser.wait_for(f"#failed-{job}", "is not media")
+        browser.click("#failures form[action$=dismiss-failed] button")
+        browser.wait_until_gone(f"#failed-{job}")
+        assert daemon.client.status(job).is_dismissed
 
 
 def test_several_files_are_selected_downloaded_and_deleted(

@@ -315,7 +315,13 @@ def test_dismissed_failures_are_not_shown_again(http: httpx.Client, daemon: Daem
     assert http.post(f"/jobs/{jobs[1]}/dismiss").headers["location"] == f"/jobs/{jobs[1]}"
     page = http.get("/").text
     assert (f'id="failed-{jobs[0]}"' in page, f'id="failed-{jobs[1]}"' in page) == (True, False)
-    http.post("/dismiss-failed")
+    listed = re.findall(r'<input type="hidden" name="job" value="(\w+)">', page)
+    assert (jobs[0] in listed, jobs[1] in listed) == (True, False)
+    later = failed(http, daemon, "after-the-page.mp3")
+    http.post("/dismiss-failed", data={"job": [*listed, "nosuch"]})
+    page = eventually(partial(shown, http, "/", f'id="failed-{later}"'), "the later failure is shown")
+    assert re.findall(r'id="failed-(\w+)"', page) == [later], "the page did not list it: it stays"
+    http.post("/dismiss-failed", data={"job": later})
     assert 'id="failures"' not in http.get("/").text
     with httpx.Client(base_url=http.base_url) as other:
         assert 'id="failures"' not in other.get("/").text, "it is dismissed for all browsers"
@@ -377,6 +383,8 @@ def test_several_jobs_are_retried_cancelled_and_deleted_at_once(http: httpx.Clie
     refused = http.post("/bulk", data={"action": "retry"}, headers=scripted)
     assert (refused.status_code, refused.json()["message"]) == (400, "no file is selected")
     assert "The request failed" in http.post("/bulk", data={"action": "retry"}).text
+    without_referer = http.post("/bulk", data={"action": "cancel", "job": "nosuch"})
+    assert (without_referer.status_code, without_referer.headers.get("location")) == (303, "/")
     assert http.post("/bulk", data={"action": "explode", "job": "x"}).status_code == 400
     assert http.get("/bulk").status_code == 405
 

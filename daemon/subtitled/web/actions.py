@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -72,14 +71,13 @@ async def dismiss(request: Request) -> Response:
 
 
 async def dismiss_all(request: Request) -> Response:
-    """Dismiss all failures that the overview counts."""
+    """Dismiss the failures that the overview counted when it was shown: the form lists them."""
     gateway: Gateway = request.app.state.gateway
     cache: StatusCache = request.app.state.status_cache
-    await drain(request)
-    for job in await gateway.client.list(("failed",), limit=MAX_LISTED):
-        if not job.is_dismissed:
-            with suppress(ServerError):  # retried or deleted meanwhile
-                await gateway.retry_while_busy(partial(gateway.client.dismiss, job.id))
+    fields = await read_form(request, MAX_FORM_BYTES)
+    for job in fields.get("job", ()):
+        with suppress(ServerError):  # retried or deleted meanwhile
+            await gateway.retry_while_busy(gateway.client.dismiss, job)
     cache.invalidate()
     return RedirectResponse("/", 303)
 
@@ -105,7 +103,8 @@ def redirect_back(request: Request) -> Response:
     except ValueError:
         referer = urlsplit("")
     if referer.netloc != request.headers.get("host") or not referer.path.startswith("/"):
-        return RedirectResponse(f"/jobs/{request.path_params['job']}", 303)
+        job = request.path_params.get("job")
+        return RedirectResponse(f"/jobs/{job}" if job else "/", 303)
     # A path that begins with two slashes would name another host.
     path = "/" + referer.path.lstrip("/")
     return RedirectResponse(f"{path}?{referer.query}" if referer.query else path, 303)

@@ -194,6 +194,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "decoders": [worker for worker in workers if worker.slot in decoders],
         "models": [model_row(model, t) for model in models] if snapshot.stats.has_several_models else [],
         "failures": [to_row(job, t) for job in failures],
+        "failed_ids": [job.id for job in failed],
         "running": [to_row(job, t, job.position) for job in running],
         "jobs": [
             to_row(job, t, job.position)

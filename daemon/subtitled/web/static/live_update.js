@@ -145,7 +145,8 @@ async function submitInBackground(event, form) {
   const button = event.submitter ?? form.querySelector("button");
   button.disabled = true;
   // The response redirects to this page, which is shown already: `manual` does not follow it.
-  const response = await fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => null);
+  const options = { method: "POST", body: new URLSearchParams(new FormData(form)), redirect: "manual" };
+  const response = await fetch(form.action, options).catch(() => null);
   button.disabled = false;
   if (response && response.type !== "opaqueredirect" && !response.ok) form.submit();
   refresh();
