@@ -114,8 +114,10 @@ def change(
 def selection(command: Command) -> Command:
     """Add the arguments and options that choose jobs."""
     for option in (
-        click.option("--all", "is_all", is_flag=True, help="Select all jobs."),
-        click.option("--tag", help="Select all jobs with this tag."),
+        click.option(
+            "--all", "is_all", is_flag=True, help="All jobs in a state that the command applies to."
+        ),
+        click.option("--tag", help="All jobs with this tag, in a state that the command applies to."),
         click.argument("jobs", metavar="JOB|FILENAME…", nargs=-1, shell_complete=complete_jobs),
     ):
         command = option(command)
