@@ -1,6 +1,7 @@
 """The time from dropping a short clip until its subtitles are on the disk.
 
     python benchmarks/latency.py [--drops 20] [--settle 0.2] [--model DIR]
+    python benchmarks/latency.py --behind 200 --model DIR
 
 Drops clips of ten seconds of speech, one after the other, into the inbox of a warm, idle daemon, and reads from the journal
 where the time went:
@@ -11,6 +12,9 @@ where the time went:
     write     layout, and the file written and synced, until it exists in the outbox
 
 `over` is the whole without `settle_s` and without decode: the daemon's own share. Target: median at most 150 ms.
+
+With `--behind` one clip is dropped, of the same priority, while so many files of a minute wait; before that, two files of ten
+minutes show how soon their first segment is done. Targets on a CPU: two leases (10 s each at most) for the clip, 10 s for both.
 """
 
 from __future__ import annotations
@@ -23,11 +27,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from msgspec import Struct
 
 from parts.processes import machine
 from parts.served import Served
 from parts.speech import DEMO, RATE, recording
+from subtitle import Client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +69,52 @@ def measure(folder: Path, model: str, settle_s: float, drops: int) -> list[Drop]
         rows = _journal(folder / "daemon" / "state" / "subtitled.sqlite")
     found = [_drop(dropped, seen, row, settle_s) for (dropped, seen), row in zip(moments, rows, strict=True)]
     return found[WARM_UP:]
+
+
+def measure_behind(folder: Path, model: str, waiting: int) -> tuple[list[float], float, dict[str, int]]:
+    """Return the seconds to the first segments of two long files, those of a clip, and the jobs that it was behind, by state."""
+    import soundfile
+
+    minute = np.resize(recording(), 60 * RATE)
+    with Served(folder / "daemon", model=model) as daemon:
+        daemon.wait_until_ready(2)
+        [clip, *files] = [folder / f"{name}.flac" for name in ("clip", *range(waiting))]
+        soundfile.write(clip, minute[: CLIP_S * RATE], RATE)
+        for number, file in enumerate(files):
+            soundfile.write(file, np.roll(minute, -number * RATE), RATE)
+        long = [folder / f"long{number}.flac" for number in range(2)]
+        for file in long:
+            soundfile.write(file, np.resize(minute, 600 * RATE), RATE)
+        with Client(daemon.endpoint, timeout_s=30) as client:
+            started = _drop_all(daemon, long)
+            firsts: dict[str, float] = {}
+            for _ in daemon.until_given_up():
+                time.sleep(0.2)  # below listen.requests_per_s
+                for job in client.list():
+                    if job.segments.get("done"):
+                        firsts.setdefault(job.id, time.perf_counter() - started)
+                if len(firsts) == len(long):
+                    break
+            for job in client.list():
+                client.cancel(job.id)
+            _drop_all(daemon, files)
+            for _ in daemon.until_given_up():
+                time.sleep(0.2)
+                if sum(client.stats().jobs.values()) == waiting + len(long) and client.stats().audio_ms:
+                    break
+            states = client.stats().jobs
+        [copy] = daemon.stage([clip])
+        _, clip_s = daemon.subtitle([copy])
+    return list(firsts.values()), clip_s, states
+
+
+def _drop_all(daemon: Served, files: Sequence[Path]) -> float:
+    """Move files into the inbox; return when, by `time.perf_counter`."""
+    copies = daemon.stage(files)
+    started = time.perf_counter()
+    for copy in copies:
+        copy.rename(daemon.folder / "inbox" / copy.name)
+    return started
 
 
 def _write_clips(folder: Path, count: int) -> list[Path]:
@@ -123,9 +175,16 @@ def main() -> None:
     )
     parser.add_argument("--drops", type=int, default=20)
     parser.add_argument("--settle", type=float, default=0.2, help="the inbox's settle_s")
+    parser.add_argument("--behind", type=int, default=0, help="a clip behind so many waiting files instead")
     parser.add_argument("--model", default=str(DEMO / "model"), help="a CTranslate2 folder")
     options = parser.parse_args()
     print(machine())
+    if options.behind:
+        with tempfile.TemporaryDirectory(prefix="latency-") as name:
+            firsts, clip_s, states = measure_behind(Path(name), options.model, options.behind)
+        print("first segments of two long files after " + ", ".join(f"{one:.1f} s" for one in firsts))
+        print(f"a clip of {CLIP_S} s behind {states}: {clip_s:.1f} s")
+        return
     print(f"{options.drops} clips of {CLIP_S} s, settle_s: {options.settle}")
     with tempfile.TemporaryDirectory(prefix="latency-") as name:
         _print_table(measure(Path(name), options.model, options.settle, options.drops))

@@ -145,3 +145,9 @@ def test_gpu_measures_a_cpu_too(tmp_path: Path) -> None:
 def test_latency_shows_where_the_time_goes() -> None:
     table = _run("latency.py", "--drops", "1", "--settle", "0.1")
     assert re.search(r"^median( +-?\d+){6}$", table, re.MULTILINE), table
+
+
+def test_latency_behind_waiting_files_is_printed() -> None:
+    table = _run("latency.py", "--behind", "3")
+    assert re.search(r"^first segments of two long files after [\d.]+ s, [\d.]+ s$", table, re.MULTILINE)
+    assert re.search(r"^a clip of 10 s behind \{.*\}: [\d.]+ s$", table, re.MULTILINE), table
