@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -10,10 +12,12 @@ from starlette.responses import RedirectResponse, Response
 
 from subtitle.errors import ServerError
 from subtitled.http import jobs
+from subtitled.http.errors import not_allowed
 from subtitled.http.forms import drain, read_form
 from subtitled.http.gateway import Gateway
 from subtitled.http.jobs import MAX_LISTED
-from subtitled.web.status_cache import StatusCache, daemon_timeout
+from subtitled.web.status_cache import MAX_FAILED, StatusCache, daemon_timeout
+from subtitled.web.view_models import failed_ms, recently_failed
 
 MAX_FORM_BYTES = 65_536
 
@@ -71,13 +75,18 @@ async def dismiss(request: Request) -> Response:
 
 
 async def dismiss_all(request: Request) -> Response:
-    """Dismiss the failures that the overview counted when it was shown: the form lists them."""
+    """Dismiss the failures that the overview counts, up to the newest one that it showed: `until`, in milliseconds."""
     gateway: Gateway = request.app.state.gateway
     cache: StatusCache = request.app.state.status_cache
     fields = await read_form(request, MAX_FORM_BYTES)
-    for job in fields.get("job", ()):
-        with suppress(ServerError):  # retried or deleted meanwhile
-            await gateway.retry_while_busy(gateway.client.dismiss, job)
+    until = fields.get("until", [""])[-1]
+    if not re.fullmatch("[0-9]{1,16}", until):
+        raise not_allowed("until", until, "a time in milliseconds")
+    failed = await gateway.client.list(("failed",), limit=MAX_FAILED)
+    for job in recently_failed(failed, time.time() * 1000):
+        if failed_ms(job) <= int(until):
+            with suppress(ServerError):  # retried or deleted meanwhile
+                await gateway.retry_while_busy(gateway.client.dismiss, job.id)
     cache.invalidate()
     return RedirectResponse("/", 303)
 

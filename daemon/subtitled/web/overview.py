@@ -28,6 +28,7 @@ from subtitled.web.status_cache import (
     page_size,
 )
 from subtitled.web.view_models import (
+    failed_ms,
     health_summary,
     job_row,
     model_row,
@@ -194,7 +195,7 @@ async def _context(request: Request) -> dict[str, Any]:
         "decoders": [worker for worker in workers if worker.slot in decoders],
         "models": [model_row(model, t) for model in models] if snapshot.stats.has_several_models else [],
         "failures": [to_row(job, t) for job in failures],
-        "failed_ids": [job.id for job in failed],
+        "failed_until": max(map(failed_ms, failed), default=0),
         "running": [to_row(job, t, job.position) for job in running],
         "jobs": [
             to_row(job, t, job.position)

@@ -129,11 +129,12 @@ def is_not_working(worker: WorkerFacts) -> bool:
 
 def recently_failed(failed: Iterable[JobFacts], now_ms: float) -> tuple[JobFacts, ...]:
     """Return the jobs that failed in the last 24 hours and are not dismissed."""
-    return tuple(
-        job
-        for job in failed
-        if (job.ended_ms or job.created_ms) > now_ms - RECENT_MS and not job.is_dismissed
-    )
+    return tuple(job for job in failed if failed_ms(job) > now_ms - RECENT_MS and not job.is_dismissed)
+
+
+def failed_ms(job: JobFacts) -> int:
+    """Return when a failed job has failed, in milliseconds since 1970."""
+    return job.ended_ms or job.created_ms
 
 
 def recent_faults(failed: Iterable[JobFacts]) -> tuple[JobFacts, ...]:

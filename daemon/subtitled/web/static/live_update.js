@@ -145,8 +145,8 @@ async function submitInBackground(event, form) {
   const button = event.submitter ?? form.querySelector("button");
   button.disabled = true;
   // The response redirects to this page, which is shown already: `manual` does not follow it.
-  const options = { method: "POST", body: new URLSearchParams(new FormData(form)), redirect: "manual" };
-  const response = await fetch(form.action, options).catch(() => null);
+  const body = new URLSearchParams(new FormData(form));
+  const response = await fetch(form.action, { method: "POST", body, redirect: "manual" }).catch(() => null);
   button.disabled = false;
   if (response && response.type !== "opaqueredirect" && !response.ok) form.submit();
   refresh();
