@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from history import History, HistoryFailed
 from replay import smallest
 
-HISTORIES = 700
-"""How many histories the tests run; the rarest of the mutations is found by the 525th."""
+HISTORIES = 1200
+"""How many histories the tests run; the rarest of the mutations is found by the 867th."""
 PROGRESS = 10_000
 """Histories between two lines of a long run."""
 
