@@ -100,12 +100,12 @@ def measure_behind(folder: Path, model: str, waiting: int) -> tuple[list[float],
             _drop_all(daemon, files)
             for _ in daemon.until_given_up():
                 time.sleep(0.2)
-                if sum(client.stats().jobs.values()) == waiting + len(long) and client.stats().audio_ms:
+                stats = client.stats()
+                if sum(stats.jobs.values()) == waiting + len(long) and stats.audio_ms:
                     break
-            states = client.stats().jobs
         [copy] = daemon.stage([clip])
         _, clip_s = daemon.subtitle([copy])
-    return list(firsts.values()), clip_s, states
+    return list(firsts.values()), clip_s, stats.jobs
 
 
 def _drop_all(daemon: Served, files: Sequence[Path]) -> float:

@@ -285,7 +285,7 @@ class Store(Reader):
         """Return a job as the values of `INSERT_JOB` and `UPDATE_JOB`, by name."""
         options, settings = self._settings(job)
         return {
-            **{name: getattr(job, name) for name in job.__struct_fields__},
+            **msgspec.structs.asdict(job),
             "now_ms": now_ms,
             "state": job.state.value,
             "name": file_name(job.source),

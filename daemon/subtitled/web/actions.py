@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -25,19 +26,13 @@ MAX_FORM_BYTES = 65_536
 async def retry(request: Request) -> Response:
     """Retry a failed job."""
     gateway: Gateway = request.app.state.gateway
-    await drain(request)
-    async with daemon_timeout():
-        await gateway.client.retry(request.path_params["job"])
-    return redirect_back(request)
+    return await _send_for_job(request, gateway.client.retry)
 
 
 async def cancel(request: Request) -> Response:
     """Cancel a job."""
     gateway: Gateway = request.app.state.gateway
-    await drain(request)
-    async with daemon_timeout():
-        await gateway.client.cancel(request.path_params["job"])
-    return redirect_back(request)
+    return await _send_for_job(request, gateway.client.cancel)
 
 
 async def translate(request: Request) -> Response:
@@ -68,10 +63,7 @@ async def retry_all(request: Request) -> Response:
 async def dismiss(request: Request) -> Response:
     """Dismiss the failure of a job."""
     gateway: Gateway = request.app.state.gateway
-    await drain(request)
-    async with daemon_timeout():
-        await gateway.client.dismiss(request.path_params["job"])
-    return redirect_back(request)
+    return await _send_for_job(request, gateway.client.dismiss)
 
 
 async def dismiss_all(request: Request) -> Response:
@@ -101,6 +93,14 @@ async def submit_url(request: Request) -> Response:
     """Accept the address of a file, with the options of the upload form."""
     job = await jobs.submit_url(request)
     return RedirectResponse(f"/jobs/{job}", 303)
+
+
+async def _send_for_job(request: Request, send: Callable[[str], Awaitable[object]]) -> Response:
+    """Send a request about the job of a form without fields."""
+    await drain(request)
+    async with daemon_timeout():
+        await send(request.path_params["job"])
+    return redirect_back(request)
 
 
 def redirect_back(request: Request) -> Response:
