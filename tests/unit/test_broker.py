@@ -231,6 +231,16 @@ def test_worker_with_streams_decodes_several_leases_at_once() -> None:
     assert [b.stored(index).losses for index in (0, 2)] == [1, 1]
 
 
+def test_the_streams_of_a_worker_share_the_ready_segments() -> None:
+    """The first one does not take all of a short file, while the others have nothing to do."""
+    b = bench("gpu0", "p0", batch_size=8)
+    b.submit("a")
+    b.read(*range(9), job="a")
+    b.worker("gpu1", credit=4, streams=4)
+    sent = [lease for lease in b.all(ac.SendLease) if lease.lease.worker == "gpu1.1"]
+    assert [len(indices(lease)) for lease in sent] == [2, 1, 1, 1]
+
+
 def test_idle_worker_goes_before_a_free_stream() -> None:
     b = bench("p0", batch_size=1)
     for slot in ("gpu0", "gpu1"):

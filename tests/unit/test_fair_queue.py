@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from subtitle.messages import WordTimestamps
-from subtitled.core.fair_queue import ReadyQueue, lease_size
+from subtitled.core.fair_queue import ReadyQueue
 from subtitled.core.plan import Plan, PlanPiece, Span
 from subtitled.core.records import Job, Options, Segment, SegmentKey
 from subtitled.core.states import JobState, SegmentState
@@ -207,23 +207,6 @@ def test_removed_job_can_be_added_again() -> None:
     queue.remove_job("a")
     fill(queue, job("a"), range(3))
     assert take_all(queue, 16) == [(("a", 0), ("a", 1), ("a", 2))]
-
-
-@pytest.mark.parametrize(
-    ("ready", "idle_workers", "size"),
-    [(1, 1, 1), (16, 1, 16), (17, 1, 16), (16, 2, 8), (5, 4, 2), (3, 4, 1), (100, 4, 16), (0, 0, 1)],
-)
-def test_idle_workers_share_the_ready_segments(ready: int, idle_workers: int, size: int) -> None:
-    assert lease_size(ready=ready, idle_workers=idle_workers, busy_workers=0, batch_size=16) == size
-
-
-@pytest.mark.parametrize(
-    ("ready", "busy_workers", "size"),
-    [(1, 1, 1), (11, 1, 8), (24, 1, 16), (16, 7, 4), (71, 7, 16), (100, 63, 4), (3, 63, 1)],
-)
-def test_segments_are_left_for_busy_workers(ready: int, busy_workers: int, size: int) -> None:
-    """Each of them counts half: it has half of its lease before it."""
-    assert lease_size(ready=ready, idle_workers=1, busy_workers=busy_workers, batch_size=16) == size
 
 
 ADDED = st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([4_000, 100_000, WINDOW]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from subtitled.core import actions as ac
 from subtitled.core import events as ev
 from subtitled.core import protocol as pr
-from subtitled.core.lease_sizing import WINDOW_BYTES, relative_speeds
+from subtitled.core.lease_sizing import WINDOW_BYTES, fair_share, relative_speeds
 from unit.broker_bench import WINDOW, bench
 from unit.timed_pool import Kind, TimedPool
 
@@ -22,6 +22,36 @@ NEAR = Kind(bytes_per_s=100 * MB, round_trip_s=0.005)
 def cpu(window_s: float) -> Kind:
     """Return a CPU that takes so long for a window: calls have no fixed cost there."""
     return Kind(fixed_s=0.0, window_s=window_s, is_cpu=True, credit=1)
+
+
+@pytest.mark.parametrize(
+    ("ready", "free", "busy", "share"),
+    [
+        (16, 1, [], 16),
+        (5, 4, [], 1.25),
+        (20, 1, [(1, 1)], 10.5),  # the other one has nearly finished
+        (9, 1, [(1, 11)], 9),  # it has more than a share already
+        (8, 0, [(1, 4), (1, 8)], 10),  # both get more
+        (10, 1, [(0.5, 2)], 8),  # half as fast
+        (3, 1, [(63, 630)], 3),
+    ],
+)
+def test_streams_finish_at_about_the_same_time(
+    ready: int, free: float, busy: list[tuple[float, float]], share: float
+) -> None:
+    assert fair_share(ready, free, busy) == share
+
+
+COUNTS = st.floats(0.1, 64)
+
+
+@given(st.integers(1, 500), COUNTS, st.lists(st.tuples(COUNTS, st.floats(0, 500))))
+def test_shares_add_up_to_the_ready_segments(
+    ready: int, free: float, busy: list[tuple[float, float]]
+) -> None:
+    share = fair_share(ready, free, busy)
+    given = share * free + sum(max(0.0, share * count - left) for count, left in busy)
+    assert given == pytest.approx(ready)
 
 
 def test_similar_speeds_count_as_equal() -> None:

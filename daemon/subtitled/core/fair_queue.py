@@ -10,7 +10,6 @@ segments: sixteen suspect segments do not count as sixteen jobs.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import deque
 
 from msgspec import Struct
@@ -27,16 +26,6 @@ def kind_of(job: Job, segment: Segment) -> Kind:
     """Return a segment's kind."""
     word_timestamps: WordTimestamps = "auto" if segment.text is not None else job.options.word_timestamps
     return (word_timestamps, segment.key if segment.losses else None, model_of(job, segment))
-
-
-def lease_size(*, ready: int, idle_workers: float, busy_workers: float, batch_size: int) -> int:
-    """Return how many of `ready` segments the next lease has; workers are counted in units of the one that gets it.
-
-    Idle workers share the ready segments, so that none waits while another has a batch that could be split. A busy worker
-    has half of its lease left on average, so it counts half: near the end of the work, the first free worker leaves
-    segments for the next, and all finish at about the same time.
-    """
-    return max(1, min(batch_size, math.ceil(2 * ready / max(1, 2 * idle_workers + busy_workers))))
 
 
 Rank = tuple[int, int, float, int]

@@ -156,10 +156,10 @@ class LeaseDispatch:
     def _lease_to_free(self, model: str, free: list[Worker], busy: list[Worker], now: float) -> bool:
         """Lease to a worker that starts it at once; return whether there was one."""
         ready, sizing = self.ready.count(model), self.sizing(model)
-        groups = sizing.groups(free, busy)
+        streams = sizing.streams(free, busy, now)
         for worker in sizing.fastest_first(self._eligible(model, free)):
             # A worker that failed last time gets one segment first: it can fail no more than that.
-            share = 1 if worker.failures else sizing.share(worker, ready, groups)
+            share = 1 if worker.failures else sizing.share(worker, ready, streams, now)
             if size := sizing.bounded(worker, share, ready, now):
                 self._lease(worker, model, size, now)
                 return True
@@ -172,10 +172,10 @@ class LeaseDispatch:
         and only while the others have as much: with less, the next free worker takes it.
         """
         ready, sizing = self.ready.count(model), self.sizing(model)
-        groups = sizing.groups(free, busy)
+        streams = sizing.streams(free, busy, now)
         able = [worker for worker in busy if _may_hold_more(worker, sizing.credit(worker))]
         for worker in sorted(able, key=lambda worker: len(worker.leases)):
-            share = sizing.share(worker, ready, groups)
+            share = sizing.share(worker, ready, streams, now)
             if min(share, ready) < sizing.limit(worker):
                 continue
             if size := sizing.bounded(worker, share, ready, now):

@@ -6,11 +6,10 @@ Equally fast workers of this host share the ready segments equally.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from subtitled.core.fair_queue import lease_size
 from subtitled.core.live_jobs import BYTES_PER_SAMPLE
 from subtitled.core.policy import Policy
 from subtitled.core.records import Lease, Worker
@@ -29,11 +28,16 @@ WINDOW_BYTES = 480_000 * BYTES_PER_SAMPLE
 """PCM of the longest segment: what Whisper sees at once."""
 
 
-class WorkerGroup(Struct, frozen=True):
-    """The idle and the busy workers, in units of the fastest one."""
+OVERDUE_SHARE = 0.1
+"""Share of a lease that is assumed to be left when it takes longer than expected."""
+
+
+class StreamGroup(Struct, frozen=True):
+    """The streams of all workers; the streams of the fastest worker are 1 together."""
 
     free: float
-    busy: float
+    busy: tuple[tuple[float, float], ...]
+    """For each worker its streams at work, and the windows that they still have to decode."""
 
 
 class LeaseSizing:
@@ -85,21 +89,25 @@ class LeaseSizing:
             return workers
         return sorted(workers, key=lambda worker: -self._relative_speed(worker))
 
-    def groups(self, free: Sequence[Worker], busy: Sequence[Worker]) -> WorkerGroup:
-        """Return the workers that share the ready segments."""
-        if not self._speeds:
-            return WorkerGroup(len(free), len(busy))
-        return WorkerGroup(sum(map(self._relative_speed, free)), sum(map(self._relative_speed, busy)))
+    def streams(self, free: Iterable[Worker], busy: Iterable[Worker], now: float) -> StreamGroup:
+        """Return the streams that share the ready segments."""
+        free_streams, at_work = 0.0, []
+        for worker in (*free, *busy):
+            stream = self._relative_speed(worker) / worker.streams
+            count = min(len(worker.leases), worker.streams)
+            free_streams += stream * (worker.streams - count)
+            if count:
+                at_work.append((stream * count, self._windows_left(worker, now)))
+        return StreamGroup(free_streams, tuple(at_work))
 
-    def share(self, worker: Worker, ready: int, groups: WorkerGroup) -> int:
-        """Return a worker's share of `ready` segments for its next lease."""
-        own = self._relative_speed(worker)
-        return lease_size(
-            ready=ready,
-            idle_workers=groups.free / own,
-            busy_workers=groups.busy / own,
-            batch_size=self.limit(worker),
-        )
+    def share(self, worker: Worker, ready: int, streams: StreamGroup, now: float) -> int:
+        """Return a worker's share of `ready` segments for its next lease, which one of its streams decodes."""
+        own = self._relative_speed(worker) / worker.streams
+        busy = [(count / own, windows) for count, windows in streams.busy]
+        share = fair_share(ready, streams.free / own, busy)
+        if len(worker.leases) >= worker.streams:
+            share -= self._windows_left(worker, now) / worker.streams
+        return max(1, min(self.limit(worker), math.ceil(share)))
 
     def limit(self, worker: Worker) -> int:
         """Return the most segments that one lease of a worker may have.
@@ -195,6 +203,20 @@ class LeaseSizing:
             in_flight_bytes += 0 if lease.is_received else lease.pcm_bytes
         return max(left_s / worker.streams, _arrival_s(worker, in_flight_bytes))
 
+    def _windows_left(self, worker: Worker, now: float) -> float:
+        """Return the windows that a worker still has to decode, as far as its speed is known."""
+        left = 0.0
+        for lease in (self._leases[lease] for lease in worker.leases):
+            throughput = worker.resident(lease.model).throughput
+            if lease.begun_at == NEVER:
+                share = 1.0
+            elif not throughput.leases:
+                share = 0.5
+            else:
+                share = 1 - (now - lease.begun_at) / throughput.seconds(lease.windows)
+            left += lease.windows * max(OVERDUE_SHARE, share)
+        return left
+
     def _throughput(self, worker: Worker) -> Throughput:
         return worker.resident(self._model).throughput
 
@@ -223,6 +245,21 @@ def _done_within(seconds: float, others: Iterable[_Other]) -> int:
         for other in others
         if other.begins_s < seconds
     )
+
+
+def fair_share(ready: float, free: float, busy: Iterable[tuple[float, float]]) -> float:
+    """Return the windows that each stream has if all finish at about the same time.
+
+    `free` are the streams without work, `busy` the others and the windows that they still have. Those that have more than a
+    share get none of the ready ones.
+    """
+    streams, windows = free, ready
+    for count, left in sorted(busy, key=lambda one: one[1] / one[0]):
+        if streams and left / count >= windows / streams:
+            break
+        streams += count
+        windows += left
+    return windows / streams
 
 
 def relative_speeds(speeds: Mapping[str, float]) -> dict[str, float]:
