@@ -39,7 +39,14 @@ from subtitled.asr.fallback import (
     scored_attempt,
     spelling,
 )
-from subtitled.asr.faster_whisper_compat import batch_of, generate, is_out_of_memory, on_host, options_of
+from subtitled.asr.faster_whisper_compat import (
+    batch_of,
+    encode,
+    generate,
+    is_out_of_memory,
+    on_host,
+    options_of,
+)
 from subtitled.asr.language_choice import (
     MAX_CANDIDATES,
     UNCERTAIN,
@@ -319,7 +326,7 @@ class Engine:
         """Decode a batch; return the windows that follow from it, and those whose results look wrong."""
         size = max(window.padded_frames for window in windows)
         arrays = [_padded(window.segment.features[:, window.start : window.end], size) for window in windows]
-        encoded = self.model.encode(np.stack(arrays))
+        encoded = encode(self.model, arrays)
         self._detect([window.segment for window in windows], encoded, options)
         decoded = [
             DecodedWindow(
@@ -427,7 +434,7 @@ class Engine:
                 )
                 for part in batch
             ]
-            found = self.model.model.detect_language(self.model.encode(np.stack(arrays)))
+            found = self.model.model.detect_language(encode(self.model, arrays))
             return [[(token[2:-2], float(probability)) for token, probability in row] for row in found]
 
         while len(detected) < len(parts):
@@ -452,9 +459,7 @@ class Engine:
         """Return the candidate language in which the longest parts of a segment are decoded with most certainty."""
         seams = [round(seam_s * FRAMES_PER_SECOND) for seam_s in segment.seams_s]
         parts = parts_to_compare(min(self._window, segment.features.shape[-1]), seams)
-        encoded = self.model.encode(
-            np.stack([_padded(segment.features[:, start:end]) for start, end in parts])
-        )
+        encoded = encode(self.model, [_padded(segment.features[:, start:end]) for start, end in parts])
         seconds = max(end - start for start, end in parts) / FRAMES_PER_SECOND
         logprobs = {}
         for language, _ in candidates:

@@ -107,6 +107,16 @@ def generate(
     return results
 
 
+def encode(model: WhisperModel, windows: Sequence[np.ndarray]) -> Any:
+    """Return the encoder's output for windows of equal size, float32 (n_mels, frames).
+
+    On a CPU one after the other, which takes as long: the attention of a batch would need 72 MB for each window.
+    """
+    if model.model.device != "cpu":
+        return model.encode(np.stack(windows))
+    return batch_of(np.concatenate([on_host(model.encode(window)) for window in windows]))
+
+
 def rows_of(encoded: Any, rows: Sequence[int]) -> Any:
     """Return some windows of an encoder's output; by way of the host's memory, far cheaper than encoding them again."""
     if rows == list(range(encoded.shape[0])):
