@@ -84,6 +84,8 @@ class Supervisor:
         """
         log_variables, log_descriptors = log.for_children()
         environ = {
+            # Its threads would spin between NumPy's small products, on cores that decode.
+            "OPENBLAS_NUM_THREADS": "1",
             **self._environ,
             **log_variables,
             "CUDA_VISIBLE_DEVICES": visible_devices,
