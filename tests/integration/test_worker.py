@@ -442,9 +442,9 @@ def test_a_model_leaves_the_memory_and_comes_back_with_the_next_lease() -> None:
 
 
 @pytest.mark.long
-def test_several_leases_are_decoded_at_once() -> None:
+def test_each_thread_of_a_cpu_decodes_a_lease() -> None:
     """Short ones are answered before a long one that came first; all are answered before the worker goes."""
-    with Worker("transcribe", device="cpu", model="demo", cpu_threads=1, batch_size=0, streams=2) as worker:
+    with Worker("transcribe", device="cpu", model="demo", cpu_threads=2, batch_size=0) as worker:
         ready, _ = worker.expect(WorkerReady)
         assert (ready.streams, ready.credit) == (2, 2)
         assert ready.batch_size == 8

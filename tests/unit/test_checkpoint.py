@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from subtitled.asr.model import DEFAULT_BATCH, MAX_BATCH, batch_size_for, locate
+from subtitled.asr.model import DEFAULT_BATCH, MAX_BATCH, Streams, batch_size_for, locate, streams_within
 from subtitled.config.model_files import can_translate, fault_of, is_folder, is_transformers
 
 if TYPE_CHECKING:
@@ -149,3 +149,27 @@ def test_a_batch_is_what_the_free_memory_has_room_for(free_gb: float, model_gb: 
     assert batch_size_for(int(free_gb * GB), int(model_gb * GB)) == size
     assert 1 <= size <= MAX_BATCH
     assert DEFAULT_BATCH <= MAX_BATCH
+
+
+@pytest.mark.parametrize(
+    ("windows", "threads", "batch_size", "streams"),
+    [
+        (1000, 2, 16, Streams(2, 16)),
+        (1000, 64, 16, Streams(16, 16)),
+        (24, 4, 16, Streams(4, 6)),  # smaller batches before fewer
+        (17, 16, 16, Streams(4, 4)),  # four threads for each
+        (3, 2, 16, Streams(1, 3)),
+        (0, 2, 16, Streams(1, 1)),
+        (6, 8, 1, Streams(4, 1)),  # two threads for each
+    ],
+)
+def test_each_thread_of_a_cpu_has_batches_of_its_own(
+    windows: int, threads: int, batch_size: int, streams: Streams
+) -> None:
+    found = streams_within(windows * 100, 100, threads, batch_size)
+    assert found == streams
+    assert found.count * found.batch_size <= max(1, windows)
+
+
+def test_a_cpu_with_unknown_memory_decodes_one_batch_at_once() -> None:
+    assert streams_within(None, 100, 8, 16) == Streams(1, 16)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
+from subtitled.asr import memory
+from subtitled.asr.cpu_model import CpuModel
 from subtitled.asr.cuda import check_libraries, free_bytes
 from subtitled.config.model_files import BUNDLED, fault_of, folder_of, is_convertible
 from subtitled.config.translation_files import is_translation_folder
@@ -18,6 +25,14 @@ CPU_BATCH = 8
 """The fastest that was measured (docs/tuning.md)."""
 CPU_TEXT_BATCH = 32
 """Sentences; benchmarks/translation.py measures it."""
+MIN_CPU_BATCH = 4
+"""Where memory is short, batches of a CPU become smaller before fewer of them are decoded at once."""
+MAX_CPU_STREAMS = 16
+"""Python's part of a window would keep more of them waiting for each other."""
+CPU_SHARE = 0.5
+"""Share of the host's free memory that all CPU slots together may use for their batches."""
+SENTENCE_BYTES = 8 * 2**20
+"""Memory of a sentence in a batch."""
 DEFAULT_BATCH = 16
 MAX_BATCH = 32
 """Published measurements are flat from 16 on; a larger batch only delays short clips."""
@@ -95,26 +110,60 @@ def compute_type_for(wanted: str, device: str) -> str:
     return next((kind for kind in ("float16", "int8_float32", "float32") if kind in supported), "default")
 
 
-def auto_batch_size(name: str, device: str, *, streams: int, is_text: bool = False) -> int:
-    """Return how many segments, or sentences, each stream of a device with its model loaded has room to decode at once."""
-    if device == "cpu":
-        return CPU_TEXT_BATCH if is_text else CPU_BATCH
-    free = free_bytes()
+class Streams(Struct, frozen=True):
+    """How a worker divides its work: `count` batches at once, each of up to `batch_size` segments or sentences."""
+
+    count: int
+    batch_size: int
+
+
+def cpu_streams(name: str, *, threads: int, batch_size: int, is_text: bool) -> Streams:
+    """Return the streams of a CPU slot with so many threads; `batch_size` 0: the fastest that was measured."""
+    free = memory.free_bytes("cpu")
+    own = None if free is None else int(free * CPU_SHARE * min(1.0, threads / (os.cpu_count() or 1)))
+    if is_text:
+        return streams_within(own, SENTENCE_BYTES, threads, batch_size or CPU_TEXT_BATCH)
+    return streams_within(own, _window_bytes(_model_bytes(name)), threads, batch_size or CPU_BATCH)
+
+
+def streams_within(free: int | None, window_bytes: int, threads: int, batch_size: int) -> Streams:
+    """Return as many streams as there are threads, if so much memory has room for them, and the batch of each.
+
+    Each has as many threads as the others. Batches become smaller, down to `MIN_CPU_BATCH`, before there are fewer of them.
+    """
     if free is None:
-        return DEFAULT_BATCH
-    return batch_size_for(free // streams, (locate(name) / "model.bin").stat().st_size)
+        return Streams(1, batch_size)
+    room = free // window_bytes
+    most = max(1, min(threads, MAX_CPU_STREAMS, room // min(batch_size, MIN_CPU_BATCH)))
+    count = max(1, threads // -(-threads // most))
+    return Streams(count, max(1, min(batch_size, room // count)))
+
+
+def gpu_batch_size(name: str, *, streams: int) -> int:
+    """Return how many segments, or sentences, each stream of a GPU with its model loaded has room to decode at once."""
+    free = free_bytes()
+    return DEFAULT_BATCH if free is None else batch_size_for(free // streams, _model_bytes(name))
 
 
 def batch_size_for(free: int, model_bytes: int) -> int:
     """Return the batch size, 1 to `MAX_BATCH`, for so much free memory and a model file of that size."""
-    room = int(free * USED_SHARE / (WINDOW_BYTES + WINDOW_SHARE * model_bytes))
-    return max(1, min(MAX_BATCH, room))
+    return max(1, min(MAX_BATCH, int(free * USED_SHARE / _window_bytes(model_bytes))))
+
+
+def _model_bytes(name: str) -> int:
+    return (locate(name) / "model.bin").stat().st_size
+
+
+def _window_bytes(model_bytes: int) -> int:
+    return int(WINDOW_BYTES + WINDOW_SHARE * model_bytes)
 
 
 def load(
     name: str, *, device: str, compute_type: str, cpu_threads: int, streams: int = 1
 ) -> WhisperModel | Translator:
     """Load a model that is on this machine; blocks for as long as loading takes. Its folder decides which kind it is.
+
+    On a CPU `cpu_threads` are divided between the streams.
 
     Raises ModelError when the name, the folder or the compute type is wrong, HubUnreachableError when it has to be fetched
     first; CUDA's own errors come through as RuntimeError.
@@ -146,14 +195,19 @@ def _loaded(
             str(folder),
             device=device,
             compute_type=compute_type,
-            intra_threads=cpu_threads,
+            intra_threads=max(1, cpu_threads // streams),
             inter_threads=streams,
         )
     from faster_whisper import WhisperModel
 
-    return WhisperModel(
-        str(folder), device=device, compute_type=compute_type, cpu_threads=cpu_threads, num_workers=streams
-    )
+    load_with = partial(WhisperModel, str(folder), device=device, compute_type=compute_type)
+    if device != "cpu" or streams == 1:
+        return load_with(cpu_threads=cpu_threads, num_workers=streams)
+    with ThreadPoolExecutor(1, thread_name_prefix="model") as beside:
+        whole = beside.submit(load_with, cpu_threads=cpu_threads)
+        model = load_with(cpu_threads=max(1, cpu_threads // streams), num_workers=streams)
+    model.model = CpuModel(model.model, whole.result().model)
+    return model
 
 
 def weights_of(model: WhisperModel | Translator) -> Any:

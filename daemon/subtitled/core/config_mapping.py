@@ -84,7 +84,7 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
+def engine_of(config: Config) -> EngineSettings:
     """Return the decoding settings of a transcribe worker on any host."""
     model = config.model
     return EngineSettings(
@@ -92,7 +92,7 @@ def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
         compute_type=model.compute_type,
         beam_size=model.beam_size,
         batch_size=0 if model.batch_size == "auto" else model.batch_size,
-        streams=model.streams_per_gpu if is_gpu else 1,
+        streams=model.streams_per_gpu,
         idle_unload_s=model.idle_unload_s,
         decoding=config.decoding,
     )
@@ -100,7 +100,7 @@ def engine_of(config: Config, *, is_gpu: bool) -> EngineSettings:
 
 def model_specs(config: Config) -> tuple[ModelSpec, ...]:
     """Return the models for the broker, the default first."""
-    default = engine_of(config, is_gpu=True)
+    default = engine_of(config)
     return (
         ModelSpec(),
         *(

@@ -143,7 +143,7 @@ class WorkerListener:
                 config.remote.listen or config.model.digest or any(model.digest for model in config.models)
             ),
             cpu_threads=config.model.cpu_threads or max(1, (os.cpu_count() or 1) // max(1, cpu_slots)),
-            engine=engine_of(config, is_gpu=device is not None and device.kind == "cuda"),
+            engine=engine_of(config),
             readable=readable_folders(config) if role == Role.PREPARE.value else (),
             memory_bytes=config.pool.prepare_memory_mb * 2**20,
             max_hours=config.pool.max_hours,
@@ -427,6 +427,7 @@ class WorkerListener:
                 device=name,
                 model=message.model,
                 batch_size=message.batch_size,
+                streams=message.streams,
                 load_s=round(message.load_s, 2),
                 digest=message.model_digest[:12],
             )

@@ -14,7 +14,14 @@ from subtitled.asr.cuda import preload_libraries
 from subtitled.asr.engine import Engine
 from subtitled.asr.faster_whisper_compat import is_out_of_memory
 from subtitled.asr.idle_unload import IdleUnload
-from subtitled.asr.model import HubUnreachableError, auto_batch_size, locate, weights_of
+from subtitled.asr.model import (
+    HubUnreachableError,
+    Streams,
+    cpu_streams,
+    gpu_batch_size,
+    locate,
+    weights_of,
+)
 from subtitled.config.model_choice import DEFAULT_MODEL
 from subtitled.config.model_files import digest_of
 from subtitled.core.protocol import EngineSettings, HeldModel, WorkerReady
@@ -57,6 +64,8 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
     digest: str
     """SHA-256 of its weights; "" if it was not requested."""
     load_s: float
+    streams: int = 1
+    """Leases that are decoded at once."""
     memory_bytes: int = 0
     """Memory of the device that it took; 0 if unknown."""
 
@@ -83,8 +92,8 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
         return WorkerReady(
             version=VERSION,
             # On a GPU one more than it decodes: its features are computed in the meantime. On a CPU that saves nothing.
-            credit=self.settings.streams + (self.device != "cpu"),
-            streams=self.settings.streams,
+            credit=self.streams + (self.device != "cpu"),
+            streams=self.streams,
             batch_size=self.engine.batch_size,
             device=device,
             is_cpu=self.device == "cpu",
@@ -118,12 +127,13 @@ def load_model(
                 if wants_digest
                 else None
             )
+            streams = _streams_of(settings, device, cpu_threads)
             model = load(
                 settings.model,
                 device=device,
                 compute_type=settings.compute_type,
                 cpu_threads=cpu_threads,
-                streams=settings.streams,
+                streams=streams.count,
             )
             found = digest.result() if digest else ""
     except HubUnreachableError as error:
@@ -133,7 +143,7 @@ def load_model(
     except (RuntimeError, MemoryError) as error:
         raise ModelLoadError(f"{device}: {error or 'out of memory'}", ExitCode.CUDA) from error
     try:
-        engine = _engine_of(model, settings, device)
+        engine = _engine_of(model, settings, streams)
     except ModelError as error:
         raise ModelLoadError(str(error), ExitCode.FATAL) from error
     weights = weights_of(model)
@@ -148,12 +158,23 @@ def load_model(
         compute_type=str(weights.compute_type),
         digest=found,
         load_s=time.monotonic() - started,
+        streams=streams.count,
         memory_bytes=max(0, used - used_before) if used is not None and used_before is not None else 0,
     )
 
 
+def _streams_of(settings: EngineSettings, device: str, cpu_threads: int) -> Streams:
+    """Return the streams of a model that is to be loaded; on a GPU the batch is 0 if it depends on what will be free."""
+    if device != "cpu":
+        return Streams(settings.streams, settings.batch_size)
+    is_text = settings.kind == "ctranslate2"
+    return cpu_streams(
+        settings.model, threads=max(1, cpu_threads), batch_size=settings.batch_size, is_text=is_text
+    )
+
+
 def _engine_of(
-    model: WhisperModel | Translator, settings: EngineSettings, device: str
+    model: WhisperModel | Translator, settings: EngineSettings, streams: Streams
 ) -> Engine | CTranslate2Engine:
     """Return the engine of a loaded model; raises ModelError for a model of another kind than it is configured as."""
     is_text = not hasattr(model, "feature_extractor")
@@ -169,9 +190,7 @@ def _engine_of(
             else "remove its key `engine` in [[models]]"
         )
         raise ModelError(f"the model {settings.model!r} {what}; {remedy}")
-    batch_size = settings.batch_size or auto_batch_size(
-        settings.model, device, streams=settings.streams, is_text=is_text
-    )
+    batch_size = streams.batch_size or gpu_batch_size(settings.model, streams=streams.count)
     if is_text:
         return CTranslate2Engine(
             model,

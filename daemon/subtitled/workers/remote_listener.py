@@ -267,7 +267,7 @@ class RemoteListener:
             )
             self._sessions.add(session)
             _log.info(log.WORKER_JOINED, worker=worker.identity, device=join.device, hostname=join.hostname)
-            engine = engine_of(self._config, is_gpu=True)
+            engine = engine_of(self._config)
             self._send(
                 route,
                 pr.SessionAccepted(

@@ -302,7 +302,6 @@ class RemoteWorker:
         settings = replace(
             accepted.engine,
             model=self._settings.model or accepted.engine.model,
-            streams=1 if self._settings.device == "cpu" else accepted.engine.streams,
         )
         if self._loading is None:
             self._loading = settings
@@ -340,9 +339,8 @@ class RemoteWorker:
         except ModelError as error:
             code = ExitCode.FAILED if isinstance(error, HubUnreachableError) else ExitCode.FATAL
             raise ModelLoadError(str(error), code) from error
-        streams = 1 if settings.device == "cpu" else engine.streams
         return load_model(
-            replace(engine, streams=streams),
+            engine,
             device=settings.device,
             cpu_threads=settings.cpu_threads,
             wants_digest=True,

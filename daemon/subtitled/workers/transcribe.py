@@ -60,7 +60,7 @@ class TranscribeRole:
         self._port = port
         self._models = models
         self._device = loaded.device
-        self._streams = loaded.settings.streams
+        self._streams = loaded.streams
         self._is_abandoned = False
         """All leases are dropped."""
         self._held: set[int] = set()

@@ -1,0 +1,64 @@
+"""Calls of a model on a CPU: alone with all threads, several at once with a stream each."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from subtitled.asr.cpu_model import CpuModel
+from subtitled.asr.model import load
+
+
+class Calls:
+    """A model whose calls wait until they are told to end."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.is_loaded = True
+        self.go = threading.Event()
+
+    def encode(self, name: str) -> str:
+        self.seen.append(name)
+        if not self.go.wait(10):
+            raise TimeoutError
+        return name
+
+    def unload_model(self) -> None:
+        self.is_loaded = False
+
+
+def test_a_call_alone_has_all_threads_and_calls_beside_it_a_stream_each() -> None:
+    streams, whole = Calls(), Calls()
+    streams.go.set()
+    model: Any = CpuModel(streams, whole)
+    first = threading.Thread(target=model.encode, args=("first",))
+    first.start()
+    while not whole.seen:
+        pass
+    assert model.encode("beside") == "beside"
+    whole.go.set()
+    first.join()
+    assert model.encode("last") == "last"
+    assert (whole.seen, streams.seen) == (["first", "last"], ["beside"])
+
+
+def test_both_forms_are_unloaded_and_the_rest_is_that_of_the_model() -> None:
+    streams, whole = Calls(), Calls()
+    model = CpuModel(streams, whole)
+    assert model.device == "cpu"
+    model.unload_model()
+    assert not streams.is_loaded
+    assert not whole.is_loaded
+
+
+def test_a_cpu_with_several_streams_has_both_forms() -> None:
+    model = load("demo", device="cpu", compute_type="int8", cpu_threads=2, streams=2).model
+    assert isinstance(model, CpuModel)
+    assert (model._streams.num_workers, model._whole.num_workers) == (2, 1)
+    model.unload_model()
+    assert not model._streams.model_is_loaded
+    assert not model._whole.model_is_loaded
+    model.load_model()
+    assert model.model_is_loaded
