@@ -20,12 +20,14 @@ class Calls:
         self.go = threading.Event()
 
     def encode(self, name: str) -> str:
+        """Return the name once the call may end."""
         self.seen.append(name)
         if not self.go.wait(10):
             raise TimeoutError
         return name
 
     def unload_model(self) -> None:
+        """Note it."""
         self.is_loaded = False
 
 
