@@ -343,9 +343,12 @@ class Engine:
         doubtful: list[tuple[int, _Window, DecodedWindow]] = []
         to_pad: list[_Window] = []
         for row, (window, one) in enumerate(zip(windows, decoded, strict=True)):
-            if one.doubt(options) is None:
+            doubt = one.doubt(options)
+            # What repeats itself where there was no text before does so with silence up to 30 s too, for as long.
+            is_loop = window.is_repeat and doubt == "compression_ratio"
+            if doubt is None:
                 final.append((row, window, one))
-            elif size < WINDOW_FRAMES:
+            elif size < WINDOW_FRAMES and not is_loop:
                 to_pad.append(replace(window, is_whole=True))
             elif window.is_repeat or len(options.temperatures) == 1:
                 # Speech that got no text before gets only a certain one: no samples are drawn for it.
