@@ -10,7 +10,7 @@ from subtitled.asr.model import load
 
 
 class Calls:
-    """A model whose calls wait until they are told to end."""
+    """A model whose calls wait until `go` is set."""
 
     device = "cpu"
 
