@@ -236,6 +236,32 @@ def test_speech_that_gets_no_other_text_is_reported_and_not_decoded_many_times(
     assert sum(end_ms - start_ms for start_ms, end_ms in found.unheard) > 8_000
 
 
+def test_a_loop_where_there_was_no_text_is_decoded_once_more_with_a_sample(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = model.hf_tokenizer.token_to_id("<|notimestamps|>") + 1
+    good, morning = (
+        model.hf_tokenizer.encode(text, add_special_tokens=False).ids for text in (" Good", " morning")
+    )
+    whisper = OneWordWhisper(model, [first, *good, first + 20], repeated=30)
+    beam_search = whisper.generate
+
+    def generate(encoded: Any, prompts: Any, **options: Any) -> list[SimpleNamespace]:
+        if options["beam_size"] > 1:
+            return beam_search(encoded, prompts, **options)
+        assert options["num_hypotheses"] == 1
+        tokens = [first, *morning, first + 500]
+        return [SimpleNamespace(sequences_ids=[tokens], scores=[-0.1], no_speech_prob=0.0) for _ in prompts]
+
+    monkeypatch.setattr(whisper, "generate", generate)
+    monkeypatch.setattr(model, "model", whisper)
+    engine = Engine(model, beam_size=5, batch_size=8)
+    features = engine.features(np.tile(english(), 2))
+    [found] = engine.transcribe([features], [PromptRequest(language="en")], word_timestamps=False)
+    assert [text.strip() for text in texts(found)] == ["Good", "morning"]
+    assert {(one.cause, one.temperature) for one in found.decisions} == {("compression_ratio", 0.2)}
+
+
 def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None:
     """Every text is less than certain: none looks right with that threshold. An equal second text ends the attempts."""
     sure, doubted = (

@@ -32,6 +32,7 @@ from subtitled.asr.coverage import (
     uncovered_speech,
 )
 from subtitled.asr.fallback import (
+    MAX_ATTEMPTS,
     DecodedWindow,
     DecodingAttempt,
     decode_again,
@@ -335,6 +336,7 @@ class Engine:
                 seconds=window.stretch.end_s - window.stretch.start_s,
                 attempts=[],
                 decisions=[],
+                max_attempts=2 if window.is_repeat else MAX_ATTEMPTS,
             )
             for window in windows
         ]
@@ -344,14 +346,14 @@ class Engine:
         to_pad: list[_Window] = []
         for row, (window, one) in enumerate(zip(windows, decoded, strict=True)):
             doubt = one.doubt(options)
-            # What repeats itself where there was no text before does so with silence up to 30 s too, for as long.
+            # Speech that got no text before gets only a certain one. A loop there stays one with silence up to 30 s, but a
+            # sample often is none; other doubtful text is noise, and no sample is drawn for it.
             is_loop = window.is_repeat and doubt == "compression_ratio"
             if doubt is None:
                 final.append((row, window, one))
             elif size < WINDOW_FRAMES and not is_loop:
                 to_pad.append(replace(window, is_whole=True))
-            elif window.is_repeat or len(options.temperatures) == 1:
-                # Speech that got no text before gets only a certain one: no samples are drawn for it.
+            elif (window.is_repeat and not is_loop) or len(options.temperatures) == 1:
                 final.append((row, window, one))
             else:
                 doubtful.append((row, window, one))

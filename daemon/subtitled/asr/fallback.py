@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions
 
+MAX_ATTEMPTS = 100
+"""More than there are temperatures."""
 MAX_REFRAIN_ROUNDS = 8
 """A repetition of more rounds in one window is a loop, whatever other temperatures give."""
 
@@ -80,6 +82,8 @@ class DecodedWindow(Struct):
     decisions: list[DecodingDecision] = []
     accepted: DecodingAttempt | None = None
     """Set where another attempt gave the same text."""
+    max_attempts: int = MAX_ATTEMPTS
+    """Samples are drawn for it until it has so many."""
 
     def doubt(self, options: TranscriptionOptions) -> str | None:
         """Return why the window is to be decoded again; None where its last attempt looks right."""
@@ -153,7 +157,7 @@ def decode_again(
         left = [
             (row, window, cause)
             for row, window in enumerate(windows)
-            if (cause := window.doubt(options)) is not None
+            if (cause := window.doubt(options)) is not None and len(window.attempts) < window.max_attempts
         ]
         if not left:
             return
