@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from faster_whisper.transcribe import TranscriptionOptions
 
-from subtitled.asr.fallback import DecodedWindow, DecodingAttempt, decode_again, scored_attempt
+from subtitled.asr.fallback import (
+    DecodedWindow,
+    DecodingAttempt,
+    decode_again,
+    decode_first,
+    scored_attempt,
+)
 
 if TYPE_CHECKING:
     from subtitled.core.transcription import DecodingDecision
@@ -50,6 +56,7 @@ class Letters:
     """A tokenizer whose tokens are the code points of letters, and 1000 and above timestamps."""
 
     eot = 1000
+    language_code = "en"
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of some tokens."""
@@ -125,3 +132,22 @@ def test_an_improbable_text_is_decoded_again_at_each_temperature() -> None:
         ("log_prob", 0.2),
         ("log_prob", 0.4),
     ]
+
+
+def test_the_text_of_a_window_is_limited_by_its_length_and_language() -> None:
+    """CTranslate2 counts each token twice."""
+    limits: list[int] = []
+
+    def generate(*_: Any, max_length: int, **__: Any) -> list[Any]:
+        limits.append(max_length)
+        return [SimpleNamespace(no_speech_prob=0.0, sequences_ids=[[1]], scores=[-0.1]) for _ in limits]
+
+    def window(seconds: float, language: str) -> DecodedWindow:
+        tokenizer: Any = SimpleNamespace(language_code=language, decode=lambda _: "a")
+        return DecodedWindow(prompt=[1], tokenizer=tokenizer, seconds=seconds, attempts=[])
+
+    model: Any = SimpleNamespace(model=SimpleNamespace(generate=generate), time_precision=0.02)
+    options: Any = SimpleNamespace(**{field.name: 1 for field in fields(TranscriptionOptions)})
+    for language, seconds, tokens in (("en", 5, 84), ("ru", 5, 124), ("en", 30, 224)):
+        decode_first(model, np.zeros((1, 4, 2)), [window(seconds, language)], options)
+        assert limits.pop() == 2 * tokens

@@ -45,6 +45,7 @@ from subtitled.asr.faster_whisper_compat import (
     encode,
     generate,
     is_out_of_memory,
+    max_tokens_of,
     on_host,
     options_of,
 )
@@ -470,7 +471,8 @@ class Engine:
         for language, _ in candidates:
             prompt = self._prompts.prompt(segment.request, language, is_first=False)
             tokenizer = self._prompts.tokenizer(segment.request, language)
-            results = generate(self.model, encoded, [prompt] * len(parts), options, seconds=seconds)
+            max_tokens = max_tokens_of(seconds, language)
+            results = generate(self.model, encoded, [prompt] * len(parts), options, max_tokens=max_tokens)
             logprobs[language] = [
                 scored_attempt(result, tokenizer, options, 0.0).logprob for result in results
             ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from subtitled.asr.faster_whisper_compat import compression_ratio, generate, rows_of
+from subtitled.asr.faster_whisper_compat import compression_ratio, generate, max_tokens_of, rows_of
 from subtitled.asr.loops import find_loop
 from subtitled.core.transcription import DecisionKind, DecodingDecision
 
@@ -85,6 +85,11 @@ class DecodedWindow(Struct):
     max_attempts: int = MAX_ATTEMPTS
     """Samples are drawn for it until it has so many."""
 
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of text that its audio can have."""
+        return max_tokens_of(self.seconds, self.tokenizer.language_code)
+
     def doubt(self, options: TranscriptionOptions) -> str | None:
         """Return why the window is to be decoded again; None where its last attempt looks right."""
         return None if self.accepted else self.attempts[-1].doubt(options)
@@ -132,7 +137,7 @@ def decode_first(
             rows_of(encoded, rows),
             [window.prompt for window in alike],
             options,
-            seconds=max(window.seconds for window in alike),
+            max_tokens=max(window.max_tokens for window in alike),
         )
         for window, result in zip(alike, results, strict=True):
             window.attempts.append(scored_attempt(result, window.tokenizer, options, 0.0))
@@ -166,7 +171,7 @@ def decode_again(
             rows_of(encoded, [row for row, _, _ in left]),
             [window.prompt for _, window, _ in left],
             options,
-            seconds=max(window.seconds for _, window, _ in left),
+            max_tokens=max(window.max_tokens for _, window, _ in left),
             temperature=temperature,
             samples=None if place else 1,
         )

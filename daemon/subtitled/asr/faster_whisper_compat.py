@@ -21,6 +21,8 @@ MAX_TOKENS = 448
 MAX_TOKENS_PER_S = 20
 """Fast speech has 8 tokens a second in English and in Chinese, and twice as many in languages for which the
 tokenizer has few tokens."""
+MAX_ENGLISH_TOKENS_PER_S = 12
+"""Nine words a second. A loop in a short window ends sooner."""
 EXTRA_TOKENS = 24
 """Timestamps, and the text of a sound that was cut off."""
 
@@ -61,21 +63,26 @@ def options_of(model: WhisperModel, decoding: DecodingConfig, *, beam_size: int)
     )
 
 
+def max_tokens_of(seconds: float, language: str) -> int:
+    """Return the most tokens of text that fit into so much speech."""
+    per_s = MAX_ENGLISH_TOKENS_PER_S if language == "en" else MAX_TOKENS_PER_S
+    return EXTRA_TOKENS + round(per_s * seconds)
+
+
 def generate(
     model: WhisperModel,
     encoded: Any,
     prompts: list[list[int]],
     options: TranscriptionOptions,
     *,
-    seconds: float,
+    max_tokens: int,
     temperature: float = 0.0,
     samples: int | None = None,
 ) -> list[Any]:
     """Return CTranslate2's result for each window of an encoded batch; the prompts must be equally long.
 
     Beam search at temperature 0, the best of several samples above it, as `WhisperModel.generate_with_fallback`.
-    `seconds` is the length of the longest window: no more text is decoded than fits into so much speech. `samples`
-    replaces `best_of`.
+    No more than `max_tokens` tokens of text are decoded (`max_tokens_of`). `samples` replaces `best_of`.
     """
     if temperature > 0:
         search = {
@@ -86,9 +93,8 @@ def generate(
         }
     else:
         search = {"beam_size": options.beam_size, "patience": options.patience}
-    tokens = EXTRA_TOKENS + round(MAX_TOKENS_PER_S * seconds)
     # CTranslate2 decodes at most half of `max_length`, and no more than the prompt leaves of it.
-    max_length = min(MAX_TOKENS, max(2 * tokens, len(prompts[0]) + tokens))
+    max_length = min(MAX_TOKENS, max(2 * max_tokens, len(prompts[0]) + max_tokens))
     results: list[Any] = model.model.generate(
         encoded,
         prompts,
