@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OWN_SCHEMES = ("about:", "blob:", "data:", "devtools:", "chrome:")
+_OWN_SCHEMES = ("about:", "blob:", "data:", "devtools:", "chrome:", "chrome-untrusted:")
 """Addresses without a server."""
 _FLEETING = frozenset({"no such element", "stale element reference", "javascript error"})
 """Errors of an element that the page is replacing."""

@@ -40,27 +40,37 @@ def mark(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
     return np.asarray(np.clip(pcm + tone, -32_768, 32_767), np.int16)
 
 
+class Batch(threading.local):
+    """The windows that one thread has encoded since it last decoded."""
+
+    is_marked = False
+    is_decoded = False
+
+
 class FailingWhisper:
     """In the place of CTranslate2's Whisper model: each call goes through to it, unless the plan says otherwise."""
 
     def __init__(self, whisper: Any, plan: PlannedFaults) -> None:
         self._whisper = whisper
         self._plan = plan
-        self._is_marked = False
+        self._batch = Batch()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whisper, name)
 
     def encode(self, features: Any, *args: Any, **kwargs: Any) -> Any:
-        """Note whether a marked segment is in the batch, and encode it."""
+        """Note whether a marked segment is in the batch, and encode it; a CPU gets its windows one by one."""
         highest = np.asarray(features)[:, -1, :]
-        self._is_marked = bool(((highest > MARK_LEVEL).sum(axis=1) >= MARK_FRAMES).any())
+        is_marked = bool(((highest > MARK_LEVEL).sum(axis=1) >= MARK_FRAMES).any())
+        self._batch.is_marked = is_marked or (self._batch.is_marked and not self._batch.is_decoded)
+        self._batch.is_decoded = False
         self._strike("encode", len(highest))
         return self._whisper.encode(features, *args, **kwargs)
 
     def generate(self, encoded: Any, prompts: Any, **kwargs: Any) -> Any:
         """Decode."""
-        fault = self._plan.strike_model("generate", len(prompts), is_marked=self._is_marked)
+        self._batch.is_decoded = True
+        fault = self._plan.strike_model("generate", len(prompts), is_marked=self._batch.is_marked)
         if fault is not None and fault.kind == "no_text":
             return [SimpleNamespace(sequences_ids=[[]], scores=[0.0], no_speech_prob=0.0) for _ in prompts]
         _suffer(fault, self._plan)
@@ -72,7 +82,7 @@ class FailingWhisper:
         return self._whisper.align(encoded, start, texts, *args, **kwargs)
 
     def _strike(self, call: str, batch: int) -> None:
-        _suffer(self._plan.strike_model(call, batch, is_marked=self._is_marked), self._plan)
+        _suffer(self._plan.strike_model(call, batch, is_marked=self._batch.is_marked), self._plan)
 
 
 def _suffer(fault: ModelFault | None, plan: PlannedFaults) -> None:

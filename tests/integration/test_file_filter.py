@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import media
 from subtitled.config.schema import InboxConfig
 from subtitled.inboxes.file_filter import FileFilter, FilterResult, absolute
 from subtitled.media.decode import open_media
@@ -242,31 +244,47 @@ def test_include_and_exclude_choose_files(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "codec"),
+    ("name", "ending", "codec"),
     [
         ("a.qta", "mov", "aac"),
         ("a.mpga", "mp3", "libmp3lame"),
-        ("a.m2t", "mpegts", "mp2"),
-        ("a.mk3d", "matroska", "aac"),
+        ("a.m2t", "ts", "mp2"),
+        ("a.mk3d", "mkv", "aac"),
         ("a.unknown", "ogg", "libopus"),
-        ("talk", "adts", "aac"),
+        ("talk", "aac", "aac"),
         ("a.x1", "wav", "pcm_s16le"),
         ("a.x2", "flv", "libmp3lame"),
         ("a.x3", "asf", "wmav2"),
         ("a.x4", "mp2", "mp2"),
         ("a.x5", "ac3", "ac3"),
-        ("a.x6", "mpeg", "mp2"),
-        ("a.x7", "truehd", "truehd -ar 48000 -strict -2"),
+        ("a.x6", "mpg", "mp2"),
         ("a.x8", "sox", "pcm_s32le"),
-        ("phone.gsm", "gsm", "libgsm -ar 8000"),
     ],
 )
-def test_unknown_ending_is_decided_by_content(root: Path, name: str, form: str, codec: str) -> None:
-    source = ["-f", "lavfi", "-i", "sine=440:duration=1"]
-    command = ["ffmpeg", "-v", "error", *source, "-c:a", *codec.split(), "-f", form, str(root / name)]
-    subprocess.run(command, check=True)
-    assert checked(root / name, [inbox(root)]).accepted
-    with open_media(str(root / name)) as decoder:
+def test_unknown_ending_is_decided_by_content(root: Path, name: str, ending: str, codec: str) -> None:
+    rate = 48_000 if codec == "libopus" else 44_100
+    media.mux(root / f"made.{ending}", media.Voice(media.speech(1)), codec=codec, rate=rate).rename(
+        root / name
+    )
+    assert_is_a_second_of_media(root / name, inbox(root))
+
+
+def test_phone_recording_is_decided_by_content(root: Path) -> None:
+    """GSM 06.10: frames of 20 ms, 33 bytes each, of which the first four bits are fixed."""
+    (root / "phone.gsm").write_bytes(bytes([0xD0, *[0] * 32]) * 50)
+    assert_is_a_second_of_media(root / "phone.gsm", inbox(root))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="only the program ffmpeg can write TrueHD")
+def test_truehd_is_decided_by_content(root: Path) -> None:
+    source = ("-f", "lavfi", "-i", "sine=440:duration=1", "-c:a", "truehd", "-ar", "48000", "-strict", "-2")
+    subprocess.run(["ffmpeg", "-v", "error", *source, "-f", "truehd", str(root / "a.x7")], check=True)
+    assert_is_a_second_of_media(root / "a.x7", inbox(root))
+
+
+def assert_is_a_second_of_media(path: Path, watched: InboxConfig) -> None:
+    assert checked(path, [watched]).accepted
+    with open_media(str(path)) as decoder:
         assert 15_000 < sum(map(len, decoder)) < 18_000
 
 
