@@ -208,7 +208,7 @@ class LeaseSizing:
         left = 0.0
         for lease in (self._leases[lease] for lease in worker.leases):
             throughput = worker.resident(lease.model).throughput
-            if lease.begun_at == NEVER:
+            if lease.begun_at == NEVER or not lease.windows:
                 share = 1.0
             elif not throughput.leases:
                 share = 0.5
