@@ -114,7 +114,7 @@ def test_files_and_folders_get_subtitles_beside_them_once(home: Path, tmp_path: 
 @pytest.mark.long
 def test_after_an_interruption_the_same_command_resumes(home: Path, tmp_path: Path) -> None:
     """A file of another call comes between: its own job runs first, and the interrupted one keeps its segments."""
-    long, short = talk(tmp_path / "long.wav", 600), talk(tmp_path / "short.wav")
+    long, short = talk(tmp_path / "long.wav", 3000), talk(tmp_path / "short.wav")
     process = start(home, short, long, "--model", "demo")
     eventually(
         lambda: done_segments(home) >= 3 and (tmp_path / "short.en.srt").exists(),
