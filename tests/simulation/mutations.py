@@ -492,9 +492,15 @@ CORE_MUTATIONS = (
     Mutation("credit has no end", PrepareDispatch, "_has_room", lambda _self, _own, _promised: True),
     Mutation(
         "a worker holds more than its credit",
-        leasing_module,
-        "_may_hold_more",
-        lambda worker, _credit: worker.state is WorkerState.BUSY,
+        LeaseSizing,
+        "credit",
+        lambda _self, _worker: 64,
+    ),
+    Mutation(
+        "the last attempt at a segment is made beside others",
+        LeaseDispatch,
+        "_is_last_attempt",
+        lambda _self, _model: False,
     ),
     Mutation("an rejected segment without PCM is forgotten", JobLifecycle, "advance", _advance_when_planned),
     Mutation("a removed slot is filled again", WorkerTable, "exited", _exited_and_wanted),

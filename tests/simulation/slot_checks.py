@@ -68,11 +68,16 @@ class SlotChecks:
                 raise Violation(f"{action.slot} was put aside at {broken.since:.2f} s, and is tried too soon")
 
     def decided(self, actions: list[ac.Action], broker: Broker) -> None:
-        """Raise Violation where the last attempt at a segment is for a worker that failed, and another could have it."""
+        """Raise Violation where the last attempt at a segment is for a worker that failed, and another could have it.
+
+        Also where it is made beside other leases.
+        """
         for action in actions:
             if not isinstance(action, ac.SendLease) or not action.message.items:
                 continue
             worker = broker.worker_table.current(action.lease.worker)
+            if worker is not None and worker.streams > 1 and len(worker.leases) > 1:
+                self._check_last_attempts(worker, broker)
             segment = broker.live_jobs.find(action.message.items[0].key)
             if worker is None or segment is None or not worker.failures:
                 continue
@@ -86,6 +91,13 @@ class SlotChecks:
             ]
             if segment.losses and segment.losses + 1 >= self._policy.attempts and steady:
                 raise Violation(f"{segment.key} may fail with {worker.identity}; there are {steady}")
+
+    def _check_last_attempts(self, worker: Worker, broker: Broker) -> None:
+        for lease_id in worker.leases:
+            for key in broker.lease_dispatch.leases[lease_id].keys:
+                segment = broker.live_jobs.find(key)
+                if segment is not None and segment.losses and segment.losses + 1 >= self._policy.attempts:
+                    raise Violation(f"{worker.identity} has other leases beside the last attempt at {key}")
 
     def observe(self, worker_table: WorkerTable, now: float) -> None:
         """Raise Violation where a slot is out of service for too long, or should be and is not."""

@@ -98,7 +98,7 @@ class TranscribeRole:
         """The models of the leases that were begun."""
         self._history = process.history
         self._fault_plan = process.history.fault_plan
-        self.streams = self._fault_plan.random.choice((1, 1, 1, 2))
+        self.streams = self._fault_plan.random.choice((1, 1, 1, 3))
         self.credit = self._fault_plan.random.choice((0, 1, 1)) + self.streams
         self._max_leases = max_leases or self.credit
         """Leases that it ever holds; on another host the daemon decides."""

@@ -184,6 +184,8 @@ class ReadyQueue:
 
     def next_suspect(self, model: str) -> SegmentKey | None:
         """Return the segment of a model's next lease, if it was lost before."""
+        if all(kind[1] is None for kind in self._heaps):
+            return None
         kind = self._next_kind(model)
         return kind[1] if kind is not None else None
 

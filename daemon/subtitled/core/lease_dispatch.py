@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,9 @@ class LeaseDispatch:
                 continue
             self._out.append(SendMessage(lease.worker, pr.AbandonLease(lease=lease_id)))
             is_started = lease.is_received and worker.leases.index(lease_id) < worker.streams
-            due_at = NEVER if is_started else lease.due_at
+            # A CPU may take longer than that to encode a window; the other leases must not be lost for it.
+            has_others = worker.is_cpu and len(worker.leases) > 1
+            due_at = NEVER if is_started and not has_others else lease.due_at
             self.leases[lease_id] = replace(lease, is_abandoned=True, due_at=due_at)
             self._start_timers(worker, now)
         self._reduced.clear()
@@ -98,10 +100,15 @@ class LeaseDispatch:
             self.leases[lease.id] = replace(lease, steps=reported.steps, due_at=due_at)
             worker = self._start_timers(worker, now)
 
-    def is_stopping_late(self, worker: Worker, now: float) -> bool:
-        """Return whether a worker has not stopped an abandoned lease in time."""
-        leases = (self.leases[lease_id] for lease_id in worker.leases)
-        return any(lease.is_abandoned and now >= lease.due_at for lease in leases)
+    def late_stop_s(self, worker: Worker, now: float) -> float | None:
+        """Return the seconds in which a worker should have stopped an abandoned lease; None if it did not have to yet."""
+        late = [self.leases[lease_id] for lease_id in self.overdue(worker, now)]
+        limits = [lease.limit_s or self.policy.abandon_s for lease in late if lease.is_abandoned]
+        return max(limits, default=None)
+
+    def overdue(self, worker: Worker, now: float) -> set[int]:
+        """Return the leases of a worker, by id, that have exceeded their time limits."""
+        return {lease_id for lease_id in worker.leases if now >= self.leases[lease_id].due_at}
 
     def assign(self, now: float, *, is_paused: bool = False) -> None:
         """Lease the ready segments to workers that may hold a lease; `is_paused`: models are loaded, no segment is leased."""
@@ -117,8 +124,10 @@ class LeaseDispatch:
             return
         for model in self.ready.waiting():
             self.sizing(model).compare_speeds(now)
-        while any(self._assign_one(model, now) for model in self.ready.waiting()):
-            pass
+        while True:
+            emptied = self._to_be_emptied()
+            if not any(self._assign_one(model, emptied, now) for model in self.ready.waiting()):
+                return
 
     def _free_models(self, *, is_paused: bool) -> None:
         """Have models unloaded that an admin has unloaded, once neither a lease nor a segment that may be leased needs them."""
@@ -145,27 +154,59 @@ class LeaseDispatch:
         worker = self._worker_table.workers[lease.worker.rpartition(".")[0]]
         return self.sizing(lease.model).batch_size(worker)
 
-    def _assign_one(self, model: str, now: float) -> bool:
-        """Lease the next segments of a model; return whether there was a worker for them."""
-        # An idle worker goes before one with a free stream.
-        workers = list(self.placement.holders(model))
-        free = self.placement.idle_holders(model) or [w for w in workers if _has_free_stream(w)]
-        busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
-        return self._lease_to_free(model, free, busy, now) or self._lease_ahead(model, free, busy, now)
+    def _assign_one(self, model: str, emptied: Collection[str], now: float) -> bool:
+        """Lease the next segments of a model; return whether there was a worker for them.
 
-    def _lease_to_free(self, model: str, free: list[Worker], busy: list[Worker], now: float) -> bool:
+        Workers in the slots `emptied` are to have none but the last attempt at a segment.
+        """
+        is_last = self._is_last_attempt(model)
+        workers = [w for w in self.placement.holders(model) if is_last or w.slot not in emptied]
+        # An idle worker goes before one with a free stream.
+        free = [w for w in self.placement.idle_holders(model) if is_last or w.slot not in emptied]
+        if not free and not is_last:
+            free = [w for w in workers if len(w.leases) < w.streams and self._may_have_another(w, model)]
+        busy = [w for w in workers if w.state is WorkerState.BUSY and w not in free]
+        return self._lease_to_free(model, free, busy, now, is_last=is_last) or self._lease_ahead(
+            model, free, busy, now, is_last=is_last
+        )
+
+    def _is_last_attempt(self, model: str) -> bool:
+        """Return whether the next lease of a model is the last attempt at a segment that was lost before."""
+        key = self.ready.next_suspect(model)
+        return key is not None and self._live_jobs.segment(key).losses + 1 >= self.policy.attempts
+
+    def _to_be_emptied(self) -> set[str]:
+        """Return the slots of workers that get no lease until they are idle, for the last attempt at a segment.
+
+        It is made without other leases beside it, which would be blamed for its worker's end.
+        """
+        slots = set()
+        for model in self.ready.waiting():
+            if not self._is_last_attempt(model) or self._eligible(model, self.placement.idle_holders(model)):
+                continue
+            able = [w for w in self.placement.holders(model) if w.state is WorkerState.BUSY]
+            able = [w for w in able if _is_reliable(w)] or able
+            if able and all(worker.streams > 1 for worker in able):
+                slots.add(min(able, key=lambda worker: (len(worker.leases), worker.slot)).slot)
+        return slots
+
+    def _lease_to_free(
+        self, model: str, free: list[Worker], busy: list[Worker], now: float, *, is_last: bool
+    ) -> bool:
         """Lease to a worker that starts it at once; return whether there was one."""
         ready, sizing = self.ready.count(model), self.sizing(model)
         streams = sizing.streams(free, busy, now)
         for worker in sizing.fastest_first(self._eligible(model, free)):
             # A worker that failed last time gets one segment first: it can fail no more than that.
             share = 1 if worker.failures else sizing.share(worker, ready, streams, now)
-            if size := sizing.bounded(worker, share, ready, now):
+            if size := 1 if is_last else sizing.bounded(worker, share, ready, now):
                 self._lease(worker, model, size, now)
                 return True
         return False
 
-    def _lease_ahead(self, model: str, free: list[Worker], busy: list[Worker], now: float) -> bool:
+    def _lease_ahead(
+        self, model: str, free: list[Worker], busy: list[Worker], now: float, *, is_last: bool
+    ) -> bool:
         """Lease ahead to a busy worker; return whether there was one.
 
         Its features are computed, and its PCM is sent, while the device decodes. Only a full batch is tied to one worker,
@@ -173,7 +214,9 @@ class LeaseDispatch:
         """
         ready, sizing = self.ready.count(model), self.sizing(model)
         streams = sizing.streams(free, busy, now)
-        able = [worker for worker in busy if _may_hold_more(worker, sizing.credit(worker))]
+        able = [w for w in busy if len(w.leases) < sizing.credit(w) and self._may_have_another(w, model)]
+        if is_last:
+            able = [worker for worker in able if worker.streams == 1]
         for worker in sorted(able, key=lambda worker: len(worker.leases)):
             share = sizing.share(worker, ready, streams, now)
             if min(share, ready) < sizing.limit(worker):
@@ -215,7 +258,7 @@ class LeaseDispatch:
                 took_s = now - worker.resident(lease.model).loaded_at  # since the lease was sent
                 self.placement.loaded(worker.slot, loaded, took_s)
             if lease.model in worker.models:
-                worker = worker.with_model(lease.model, batch_size=loaded.batch_size)
+                worker = worker.with_model(lease.model, batch_size=loaded.batch_size, streams=loaded.streams)
             elif lease.model not in worker.stale_models:  # the configuration was changed meanwhile
                 worker = worker.without_models([lease.model])
         evicted = {*answer.evicted, *(lease.evict if loaded is not None else ())}
@@ -259,9 +302,7 @@ class LeaseDispatch:
         fail a segment that another one can decode.
         """
         reliable = [worker for worker in idle if _is_reliable(worker)]
-        if len(reliable) == len(idle) or (key := self.ready.next_suspect(model)) is None:
-            return idle
-        if self._live_jobs.segment(key).losses + 1 < self.policy.attempts:
+        if len(reliable) == len(idle) or not self._is_last_attempt(model):
             return idle
         is_any_reliable = any(
             worker.state in {WorkerState.IDLE, WorkerState.BUSY} and _is_reliable(worker)
@@ -373,6 +414,7 @@ class LeaseDispatch:
             may_evict = load.may_evict
         else:
             may_evict = () if worker.leases else self.placement.may_evict(worker, model)
+        is_alone = size > 0 and self._is_last_attempt(model)
         keys = self.ready.take(size, model)
         if keys:
             self.placement.needed(model)
@@ -420,6 +462,7 @@ class LeaseDispatch:
             windows=windows,
             pcm_bytes=pcm_samples * BYTES_PER_SAMPLE,
             is_received=not worker.is_remote,
+            is_alone=is_alone,
         )
         self.leases[lease.id] = lease
         worker = replace(worker, leases=(*worker.leases, lease.id)).with_model(model, used_at=now)
@@ -459,8 +502,10 @@ class LeaseDispatch:
                 due_at = now + time_to_arrive(self.policy, in_flight_bytes) + loading_s
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             elif lease.due_at == NEVER and place < worker.streams and lease.is_abandoned:
-                due_at = now + self.policy.abandon_s + loading_s
-                lease = self.leases[lease_id] = replace(lease, due_at=due_at)
+                limit_s = self.policy.abandon_s
+                lease = self.leases[lease_id] = replace(
+                    lease, limit_s=limit_s, due_at=now + limit_s + loading_s
+                )
             elif lease.due_at == NEVER and place < worker.streams:
                 limit_s = self._limit_s(worker, lease) + loading_s
                 lease = self.leases[lease_id] = replace(
@@ -469,9 +514,21 @@ class LeaseDispatch:
                     due_at=now + limit_s,
                     stop_at=now + MAX_LIMITS * limit_s,
                     begun_at=now if is_loaded else NEVER,
+                    beside=min(len(worker.leases), worker.streams),
                 )
             due = min(due, lease.due_at)
         return self._worker_table.put(replace(worker, due_at=due))
+
+    def _may_have_another(self, worker: Worker, model: str) -> bool:
+        """Return whether a busy worker may have a further lease of a model, to start it at once or to wait."""
+        if worker.state is not WorkerState.BUSY or worker.failures:
+            return False
+        if worker.streams == 1 or len(worker.leases) >= worker.streams:
+            return True
+        leases = [self.leases[lease_id] for lease_id in worker.leases]
+        # Each of as many leases as it has streams counts as started.
+        is_free = sum(lease.model == model for lease in leases) < worker.streams_of(model)
+        return is_free and not any(lease.is_alone for lease in leases)
 
     def _limit_s(self, worker: Worker, lease: Lease) -> float:
         """Return the seconds that a lease may take without progress.
@@ -491,11 +548,3 @@ class LeaseDispatch:
 def _is_reliable(worker: Worker) -> bool:
     """Return whether a worker did well last time; a new one on another host has to finish a lease first."""
     return not worker.failures and (worker.has_finished_leases or not worker.is_remote)
-
-
-def _has_free_stream(worker: Worker) -> bool:
-    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < worker.streams
-
-
-def _may_hold_more(worker: Worker, credit: int) -> bool:
-    return worker.state is WorkerState.BUSY and not worker.failures and len(worker.leases) < credit

@@ -61,7 +61,13 @@ class LeaseSizing:
 
     def updated_throughput(self, worker: Worker, lease: Lease, now: float) -> Throughput:
         """Return a worker's throughput after a lease that it has just finished."""
-        took_s = now - lease.begun_at
+        # A lease beside which streams were idle was decoded with their threads too.
+        running = (lease.beside + min(len(worker.leases), worker.streams)) / 2
+        took_s = (
+            (now - lease.begun_at)
+            * worker.streams_of(self._model)
+            / min(running, worker.streams_of(self._model))
+        )
         if took_s <= 0:
             return self._throughput(worker)
         if not self._throughput(worker).leases:
@@ -71,7 +77,7 @@ class LeaseSizing:
     def decodes_per_s(self, worker: Worker) -> float:
         """Return how many segments a worker decodes per second in full leases, once it has finished one."""
         windows = self.batch_size(worker)
-        return worker.streams * windows / self._throughput(worker).seconds(windows)
+        return worker.streams_of(self._model) * windows / self._throughput(worker).seconds(windows)
 
     def compare_speeds(self, now: float) -> None:
         """Compare the workers' speeds again, at most once in COMPARE_EVERY_S."""
@@ -93,16 +99,17 @@ class LeaseSizing:
         """Return the streams that share the ready segments."""
         free_streams, at_work = 0.0, []
         for worker in (*free, *busy):
-            stream = self._relative_speed(worker) / worker.streams
-            count = min(len(worker.leases), worker.streams)
-            free_streams += stream * (worker.streams - count)
+            streams = worker.streams_of(self._model)
+            stream = self._relative_speed(worker) / streams
+            count = min(len(worker.leases), streams)
+            free_streams += stream * (streams - count)
             if count:
                 at_work.append((stream * count, self._windows_left(worker, now)))
         return StreamGroup(free_streams, tuple(at_work))
 
     def share(self, worker: Worker, ready: int, streams: StreamGroup, now: float) -> int:
         """Return a worker's share of `ready` segments for its next lease, which one of its streams decodes."""
-        own = self._relative_speed(worker) / worker.streams
+        own = self._relative_speed(worker) / worker.streams_of(self._model)
         busy = [(count / own, windows) for count, windows in streams.busy]
         share = fair_share(ready, streams.free / own, busy)
         if len(worker.leases) >= worker.streams:
@@ -181,7 +188,7 @@ class LeaseSizing:
     def _others(self, worker: Worker, now: float) -> list[_Other]:
         """Return the other workers that are known to work at their usual speed."""
         return [
-            _Other(other, self._throughput(other), self.batch_size(other), begins_s)
+            _Other(other.streams_of(self._model), self._throughput(other), self.batch_size(other), begins_s)
             for other in self._workers()
             if other.slot != worker.slot
             and other.state in AT_WORK
@@ -232,7 +239,7 @@ class LeaseSizing:
 class _Other(Struct, frozen=True):
     """Another worker, and the seconds until it can start another segment."""
 
-    worker: Worker
+    streams: int
     throughput: Throughput
     batch_size: int
     begins_s: float
@@ -241,7 +248,7 @@ class _Other(Struct, frozen=True):
 def _done_within(seconds: float, others: Iterable[_Other]) -> int:
     """Return how many windows some workers finish within a time."""
     return sum(
-        other.worker.streams * other.throughput.windows_within(seconds - other.begins_s, other.batch_size)
+        other.streams * other.throughput.windows_within(seconds - other.begins_s, other.batch_size)
         for other in others
         if other.begins_s < seconds
     )

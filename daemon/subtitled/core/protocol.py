@@ -139,6 +139,8 @@ class HeldModel(Struct, frozen=True, kw_only=True):
     name: ModelName = DEFAULT_MODEL
     batch_size: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Segments that are decoded at once; None: the policy's number."""
+    streams: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Leases of it that are decoded at once; None: as many as the worker has streams."""
     languages: Annotated[tuple[ShortText, ...], Meta(max_length=1000)] = ()
     """Languages that the model has tokens for."""
     load_s: Seconds = 0.0

@@ -346,6 +346,10 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Calls of the model that its worker has reported."""
     is_abandoned: bool = False
     """None of its segments is needed any more; its worker has to stop it."""
+    is_alone: bool = False
+    """It is the last attempt at a segment: while a worker with several streams has it, it gets no other lease."""
+    beside: int = 1
+    """Leases that its worker decoded when it started it, itself included."""
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -376,6 +380,8 @@ class ResidentModel(Struct, frozen=True, kw_only=True):
 
     batch_size: int | None = None
     """Segments that are decoded at once; None: the policy's number."""
+    streams: int | None = None
+    """Leases of it that are decoded at once; None: as many as the worker has streams."""
     is_loaded: bool = True
     """Its weights are in memory; else they were freed when it was idle."""
     is_kept: bool = False
@@ -455,6 +461,10 @@ class Worker(Struct, frozen=True, kw_only=True):
     def with_model(self, model: str, **changes: object) -> Worker:
         """Return the worker with changed values of a model that it holds, or holds from now on."""
         return replace(self, models={**self.models, model: replace(self.resident(model), **changes)})
+
+    def streams_of(self, model: str) -> int:
+        """Return how many leases of a model it decodes at once."""
+        return min(self.streams, self.resident(model).streams or self.streams)
 
     def holds(self, model: str) -> bool:
         """Return whether a model is in its memory, or will be when the lease that loads it begins."""

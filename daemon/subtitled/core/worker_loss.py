@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from subtitled.core.actions import Action, KillWorker
@@ -39,16 +41,19 @@ class WorkerLoss:
     def kill(self, worker: Worker, cause: str, now: float) -> None:
         """Release a worker's work, and kill the worker.
 
-        Nothing is blamed if it did not stop an abandoned lease. A file without progress is blamed only if its folder
-        answers.
+        Where leases are overdue, only they are blamed; nothing is if it did not stop an abandoned one. A file without progress
+        is blamed only if its folder answers.
         """
         if self._worker_table.is_stalled(worker, now) and worker.feed is not None:
             self._prepare_dispatch.hold_folder(self._live_jobs.job(worker.feed.job), cause)
         is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
-        is_late = not is_silent and self._lease_dispatch.is_stopping_late(worker, now)
-        if is_late:
-            cause = f"did not stop an abandoned lease within {self._worker_table.policy.abandon_s:g} s"
-        blamed = self.release(worker, cause, now, is_blamed=not is_late)
+        late_s = None if is_silent else self._lease_dispatch.late_stop_s(worker, now)
+        if late_s is not None:
+            cause = f"did not stop an abandoned lease within {late_s:g} s"
+        overdue = (
+            self._lease_dispatch.overdue(worker, now) or None
+        )  # None: it is silent, because of any of them
+        blamed = self.release(worker, cause, now, is_blamed=late_s is None, only=overdue)
         worker = self._worker_table.workers[worker.slot]
         lost = self._worker_table.move(
             worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None
@@ -85,9 +90,18 @@ class WorkerLoss:
         return self._worker_table.move(after, WorkerEvent.REPLACED, cause=REJOINED, due_at=NEVER)
 
     def release(
-        self, worker: Worker, cause: str, now: float, *, is_blamed: bool = True
+        self,
+        worker: Worker,
+        cause: str,
+        now: float,
+        *,
+        is_blamed: bool = True,
+        only: Collection[int] | None = None,
     ) -> tuple[SegmentKey, ...]:
-        """Take everything from a worker; blame only what it was working on, and return that."""
+        """Take everything from a worker; blame only what it was working on, and return that.
+
+        `only`: the leases that may be blamed, by id.
+        """
         is_blamed = is_blamed and worker.state is not WorkerState.DRAINING
         jobs: set[str] = set()
         blamed: tuple[SegmentKey, ...] = ()
@@ -95,7 +109,7 @@ class WorkerLoss:
             is_loading = lease.is_load and not lease.steps
             if is_loading and is_current and is_blamed:
                 self._lease_dispatch.placement.lost(worker.slot, lease.model, cause, now)
-            is_suspect = is_current and is_blamed and not is_loading
+            is_suspect = is_current and is_blamed and not is_loading and (only is None or lease.id in only)
             jobs |= self._lease_dispatch.requeue(lease, cause, is_blamed=is_suspect)
             blamed += lease.keys if is_suspect else ()
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])

@@ -74,6 +74,7 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
         return HeldModel(
             name=name,
             batch_size=self.engine.batch_size,
+            streams=self.streams,
             languages=() if isinstance(self.engine, CTranslate2Engine) else self.engine.languages,
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
