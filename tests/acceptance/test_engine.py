@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -281,10 +282,10 @@ def test_a_result_that_looks_wrong_is_decoded_again(model: WhisperModel) -> None
 
 def test_windows_that_look_wrong_are_decoded_again_together(model: WhisperModel) -> None:
     """One call of the model for all of them at each temperature; each segment keeps its own text, language and decisions."""
-    calls: list[int] = []
+    calls: list[str] = []
     asked = [(english(), PromptRequest(language=None)), (chinese(), PromptRequest(language=None))] * 2
     first = decoded(model, asked, temperatures=(0.0,))
-    with steps_reported_to(lambda: calls.append(1)):
+    with steps_reported_to(lambda: calls.append(sys._getframe(2).f_code.co_name)):
         found = decoded(
             model, asked, log_prob_threshold=0.0, no_speech_threshold=1.0, temperatures=(0.0, 0.01)
         )
@@ -293,7 +294,19 @@ def test_windows_that_look_wrong_are_decoded_again_together(model: WhisperModel)
         assert texts(result)[0] == texts(one)[0]
         assert [decision.temperature for decision in result.decisions] == [0.01] * result.fallbacks
     assert all(result.fallbacks for result in found)
-    assert len(calls) < 2 * sum(result.windows for result in found)
+    assert 0 < calls.count("generate") < 2 * sum(result.windows for result in found)
+
+
+def test_a_lease_can_be_stopped_after_each_window_that_a_cpu_encodes(model: WhisperModel) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StoppedError
+
+    with steps_reported_to(stop), pytest.raises(StoppedError) as stopped:
+        decoded(model, [(english(), PromptRequest(language="en"))] * 3)
+    assert "encode" in [frame.name for frame in stopped.traceback]
 
 
 def test_certain_segments_are_reported_while_others_are_decoded_again(model: WhisperModel) -> None:

@@ -529,7 +529,8 @@ class Engine:
         segment.decisions += raw.decisions
         segment.fallbacks += any(one.verdict == DecisionKind.FALLBACK for one in raw.decisions)
         segment.windows += 1
-        segment.temperature = max(segment.temperature, float(raw.taken.temperature))
+        if raw.parts or not window.is_repeat:
+            segment.temperature = max(segment.temperature, float(raw.taken.temperature))
         if not window.is_repeat:
             segment.no_speech_prob = max(segment.no_speech_prob, float(raw.taken.result.no_speech_prob))
         for phrase in _phrases(raw, tokenizer, segment):

@@ -116,11 +116,16 @@ def generate(
 def encode(model: WhisperModel, windows: Sequence[np.ndarray]) -> Any:
     """Return the encoder's output for windows of equal size, float32 (n_mels, frames).
 
-    On a CPU one after the other, which takes as long: the attention of a batch would need 72 MB for each window.
+    On a CPU one after the other, which takes as long: the attention of a batch would need 72 MB for each window. Each is a
+    step of the lease's progress.
     """
     if model.model.device != "cpu":
         return model.encode(np.stack(windows))
-    return batch_of(np.concatenate([on_host(model.encode(window)) for window in windows]))
+    encoded = []
+    for window in windows:
+        encoded.append(on_host(model.encode(window)))
+        report_step()
+    return batch_of(np.concatenate(encoded))
 
 
 def rows_of(encoded: Any, rows: Sequence[int]) -> Any:
