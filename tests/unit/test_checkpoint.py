@@ -171,5 +171,11 @@ def test_each_thread_of_a_cpu_has_batches_of_its_own(
     assert found.count * found.batch_size <= max(1, windows)
 
 
-def test_a_cpu_with_unknown_memory_decodes_one_batch_at_once() -> None:
-    assert streams_within(None, 100, 8, 16) == Streams(1, 16)
+def test_each_stream_has_room_to_encode_a_window() -> None:
+    assert streams_within(4 * 900, 100, 4, 16, encoding_bytes=500) == Streams(4, 4)
+    assert streams_within(4 * 900 - 1, 100, 4, 16, encoding_bytes=500) == Streams(2, 12)
+
+
+def test_another_model_has_no_more_streams_than_its_worker() -> None:
+    assert streams_within(100_000, 100, 8, 16, most=2) == Streams(2, 16)
+    assert streams_within(100_000, 100, 8, 16, most=1) == Streams(1, 16)

@@ -10,7 +10,8 @@ from subtitled.asr import cuda
 
 _STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def used_bytes(device: str) -> int | None:
@@ -28,14 +29,14 @@ def used_bytes(device: str) -> int | None:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the free memory of the device; None if unknown. On a CPU, limited by the process's control group.
+    """Return the free memory of the device; None if unknown. On a CPU, limited by the process's control groups.
 
-    Its page cache counts as free: the kernel drops it before a limit is exceeded.
+    Their page cache counts as free: the kernel drops it before a limit is exceeded.
     """
     if device != "cpu":
         return cuda.free_bytes()
-    found = [free for free in (_available(), _left_in_cgroup()) if free is not None]
-    return min(found, default=None)
+    available = _available()
+    return min([*_left_in_cgroups(), *([] if available is None else [available])], default=None)
 
 
 def _available() -> int | None:
@@ -46,17 +47,31 @@ def _available() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _left_in_cgroup() -> int | None:
+def _left_in_cgroups() -> list[int]:
+    """Return the memory that each control group of the process has left that has a limit: its own one, and those around it."""
     try:
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        entries = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return []
+    # Of version 2; in a container the path may be the host's, and only the root is there.
+    path = next((entry[3:].strip("/") for entry in entries if entry.startswith("0::")), "")
+    own = _CGROUPS / path
+    groups = [own, *own.parents]
+    found = [_left_in(group) for group in groups[: groups.index(_CGROUPS) + 1]]
+    return [left for left in found if left is not None]
+
+
+def _left_in(group: Path) -> int | None:
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # another version of control groups, or "max"
         return None
-    return max(0, limit - used + _droppable_cache())
+    return max(0, limit - used + _droppable_cache(group))
 
 
-def _droppable_cache() -> int:
+def _droppable_cache(group: Path) -> int:
     try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        lines = (group / "memory.stat").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)

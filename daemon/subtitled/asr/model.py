@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from msgspec import Struct
 from subtitled.asr import memory
 from subtitled.asr.cpu_model import CpuModel
 from subtitled.asr.cuda import check_libraries, free_bytes
+from subtitled.asr.model_size import ModelSize, read_size
 from subtitled.config.model_files import BUNDLED, fault_of, folder_of, is_convertible
 from subtitled.config.translation_files import is_translation_folder
 from subtitled.errors import ModelError
@@ -30,7 +30,7 @@ MIN_CPU_BATCH = 4
 MAX_CPU_STREAMS = 16
 """Python's part of a window would keep more of them waiting for each other."""
 CPU_SHARE = 0.5
-"""Share of the host's free memory that all CPU slots together may use for their batches."""
+"""Share of the host's free memory that all CPU slots together may use for their weights and batches."""
 SENTENCE_BYTES = 8 * 2**20
 """Memory of a sentence in a batch."""
 DEFAULT_BATCH = 16
@@ -117,26 +117,45 @@ class Streams(Struct, frozen=True):
     batch_size: int
 
 
-def cpu_streams(name: str, *, threads: int, batch_size: int, is_text: bool) -> Streams:
-    """Return the streams of a CPU slot with so many threads; `batch_size` 0: the fastest that was measured."""
-    free = memory.free_bytes("cpu")
-    own = None if free is None else int(free * CPU_SHARE * min(1.0, threads / (os.cpu_count() or 1)))
-    if is_text:
-        return streams_within(own, SENTENCE_BYTES, threads, batch_size or CPU_TEXT_BATCH)
-    return streams_within(own, _window_bytes(_model_bytes(name)), threads, batch_size or CPU_BATCH)
+def cpu_streams(
+    name: str, *, threads: int, batch_size: int, compute_type: str, is_text: bool, most: int | None = None
+) -> Streams:
+    """Return the streams of a CPU slot with so many threads, at most `most`; `batch_size` 0: the fastest that was measured.
 
-
-def streams_within(free: int | None, window_bytes: int, threads: int, batch_size: int) -> Streams:
-    """Return as many streams as there are threads, if so much memory has room for them, and the batch of each.
-
-    Each has as many threads as the others. Batches become smaller, down to `MIN_CPU_BATCH`, before there are fewer of them.
+    Several of them need a second copy of the weights (`cpu_model`).
     """
+    batch_size = batch_size or (CPU_TEXT_BATCH if is_text else CPU_BATCH)
+    free = memory.free_bytes("cpu")
     if free is None:
         return Streams(1, batch_size)
-    room = free // window_bytes
-    most = max(1, min(threads, MAX_CPU_STREAMS, room // min(batch_size, MIN_CPU_BATCH)))
-    count = max(1, threads // -(-threads // most))
-    return Streams(count, max(1, min(batch_size, room // count)))
+    own = int(free * CPU_SHARE * min(1.0, threads / (os.cpu_count() or 1)))
+    size = _size_of(name)
+    weights = size.weights_bytes(compute_type_for(compute_type, "cpu"))
+    window, encoding = (SENTENCE_BYTES, 0) if is_text else (size.window_bytes, size.encoding_bytes)
+    if own >= 2 * weights + size.file_bytes:  # which is read whole before it is converted
+        found = streams_within(own - 2 * weights, window, threads, batch_size, encoding, most)
+        if found.count > 1:
+            return found
+    return streams_within(own - weights, window, threads, batch_size, encoding, most=1)
+
+
+def streams_within(
+    free: int,
+    window_bytes: int,
+    threads: int,
+    batch_size: int,
+    encoding_bytes: int = 0,
+    most: int | None = None,
+) -> Streams:
+    """Return as many streams as there are threads, if so much memory has room for them, and the batch of each.
+
+    Each has as many threads as the others, and encodes one window at a time. Batches become smaller, down to
+    `MIN_CPU_BATCH`, before there are fewer of them.
+    """
+    least_bytes = min(batch_size, MIN_CPU_BATCH) * window_bytes + encoding_bytes
+    most = max(1, min(threads, most or MAX_CPU_STREAMS, MAX_CPU_STREAMS, free // least_bytes))
+    count = max(1, threads // -(-threads // most)) if most > 1 else 1
+    return Streams(count, max(1, min(batch_size, (free // count - encoding_bytes) // window_bytes)))
 
 
 def gpu_batch_size(name: str, *, streams: int) -> int:
@@ -148,6 +167,14 @@ def gpu_batch_size(name: str, *, streams: int) -> int:
 def batch_size_for(free: int, model_bytes: int) -> int:
     """Return the batch size, 1 to `MAX_BATCH`, for so much free memory and a model file of that size."""
     return max(1, min(MAX_BATCH, int(free * USED_SHARE / _window_bytes(model_bytes))))
+
+
+def _size_of(name: str) -> ModelSize:
+    folder = locate(name)
+    try:
+        return read_size(folder)
+    except ValueError as error:
+        raise ModelError(f"the model {name!r}: {error}") from error
 
 
 def _model_bytes(name: str) -> int:
@@ -203,10 +230,9 @@ def _loaded(
     load_with = partial(WhisperModel, str(folder), device=device, compute_type=compute_type)
     if device != "cpu" or streams == 1:
         return load_with(cpu_threads=cpu_threads, num_workers=streams)
-    with ThreadPoolExecutor(1, thread_name_prefix="model") as beside:
-        whole = beside.submit(load_with, cpu_threads=cpu_threads)
-        model = load_with(cpu_threads=max(1, cpu_threads // streams), num_workers=streams)
-    model.model = CpuModel(model.model, whole.result().model)
+    # One after the other: while weights are read and converted they take twice the memory.
+    model = load_with(cpu_threads=max(1, cpu_threads // streams), num_workers=streams)
+    model.model = CpuModel(model.model, load_with(cpu_threads=cpu_threads).model)
     return model
 
 

@@ -112,9 +112,18 @@ class LoadedModel(Struct, frozen=True, kw_only=True):
 
 
 def load_model(
-    settings: EngineSettings, *, device: str, cpu_threads: int, wants_digest: bool, load: Load
+    settings: EngineSettings,
+    *,
+    device: str,
+    cpu_threads: int,
+    wants_digest: bool,
+    load: Load,
+    max_streams: int | None = None,
 ) -> LoadedModel:
-    """Load the model, which is on this host; blocks until it is loaded. Raises ModelLoadError."""
+    """Load the model, which is on this host; blocks until it is loaded. Raises ModelLoadError.
+
+    `max_streams`: how many leases the worker decodes at once, if that is known already.
+    """
     started = time.monotonic()
     if device == "cpu":
         memory.trim()  # what decoding has freed would be given to the model, and not count
@@ -128,7 +137,7 @@ def load_model(
                 if wants_digest
                 else None
             )
-            streams = _streams_of(settings, device, cpu_threads)
+            streams = _streams_of(settings, device, cpu_threads, max_streams)
             model = load(
                 settings.model,
                 device=device,
@@ -164,13 +173,18 @@ def load_model(
     )
 
 
-def _streams_of(settings: EngineSettings, device: str, cpu_threads: int) -> Streams:
+def _streams_of(settings: EngineSettings, device: str, cpu_threads: int, max_streams: int | None) -> Streams:
     """Return the streams of a model that is to be loaded; on a GPU the batch is 0 if it depends on what will be free."""
     if device != "cpu":
         return Streams(settings.streams, settings.batch_size)
     is_text = settings.kind == "ctranslate2"
     return cpu_streams(
-        settings.model, threads=max(1, cpu_threads), batch_size=settings.batch_size, is_text=is_text
+        settings.model,
+        threads=max(1, cpu_threads),
+        batch_size=settings.batch_size,
+        compute_type=settings.compute_type,
+        is_text=is_text,
+        most=max_streams,
     )
 
 

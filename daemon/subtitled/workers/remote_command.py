@@ -79,6 +79,8 @@ def worker(
 
     It needs only the TCP port of the daemon's host, and reconnects automatically. See docs/cluster.md.
     """
+    # Read when NumPy is imported; its threads would compete with those of the decoder, as in a local worker.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pathlib import Path
 
     from subtitle.errors import KeyFileError

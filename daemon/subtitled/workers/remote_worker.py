@@ -345,6 +345,7 @@ class RemoteWorker:
             cpu_threads=settings.cpu_threads,
             wants_digest=True,
             load=self._load,
+            max_streams=None if self._loaded is None else self._loaded.streams,
         )
 
     def _start_role(self) -> None:

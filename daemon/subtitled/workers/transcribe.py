@@ -333,6 +333,8 @@ def run(channel: Channel, settings: pr.WorkerSettings, *, load: Load = load) -> 
     except ModelLoadError as error:
         channel.post(pr.ExitReason(cause=str(error)))
         return error.code
-    work = TranscribeRole(channel, loaded, ResidentModels(loaded, load_one))
+    work = TranscribeRole(
+        channel, loaded, ResidentModels(loaded, partial(load_one, max_streams=loaded.streams))
+    )
     channel.post(loaded.ready(settings.device))
     return channel.serve(work)
