@@ -187,3 +187,22 @@ def test_leases_are_sized_for_a_worker_whose_streams_are_all_at_work() -> None:
         b.reply(b.lease(lease))
     # A window took 24 s at most, and 3 s at least.
     assert max(len(lease.keys) for lease in b.broker.lease_dispatch.leases.values()) <= 3
+
+
+def test_leases_are_about_equal_so_that_all_streams_end_together() -> None:
+    """With the largest possible ones first, one stream would decode the rest alone."""
+    b = bench("p0")
+    cpu(b, 2)
+    submit(b, "a", "b")
+    for lease in list(b.broker.lease_dispatch.leases):
+        b.now += 0.55
+        b.reply(b.lease(lease))
+    assert b.broker.lease_dispatch.sizing().limit(b.slot("cpu0")) == 8
+    b.submit("long")
+    b.read(*range(20), job="long", samples=WINDOW)
+    for _ in range(4):
+        first = min(b.broker.lease_dispatch.leases)
+        b.now += len(b.lease(first).lease.keys) / 2
+        b.reply(b.lease(first))
+    sizes = [len(indices(sent)) for sent in b.all(ac.SendLease) if sent.lease.keys[0].job == "long"]
+    assert sizes == [1, 1, 5, 5, 5, 3], "one segment each while the file is being read"

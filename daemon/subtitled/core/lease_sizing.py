@@ -61,13 +61,11 @@ class LeaseSizing:
 
     def updated_throughput(self, worker: Worker, lease: Lease, now: float) -> Throughput:
         """Return a worker's throughput after a lease that it has just finished."""
-        # A lease beside which streams were idle was decoded with their threads too.
-        running = (lease.beside + min(len(worker.leases), worker.streams)) / 2
-        took_s = (
-            (now - lease.begun_at)
-            * worker.streams_of(self._model)
-            / min(running, worker.streams_of(self._model))
-        )
+        streams = worker.streams_of(self._model)
+        # Where streams were idle beside it, it was decoded with their threads too. They help with half of the work: it
+        # takes about 0.7 of the time with twice the threads.
+        running = min(streams, (lease.beside + min(len(worker.leases), worker.streams)) / 2)
+        took_s = (now - lease.begun_at) * math.sqrt(streams / running)
         if took_s <= 0:
             return self._throughput(worker)
         if not self._throughput(worker).leases:
@@ -114,7 +112,11 @@ class LeaseSizing:
         share = fair_share(ready, streams.free / own, busy)
         if len(worker.leases) >= worker.streams:
             share -= self._windows_left(worker, now) / worker.streams
-        return max(1, min(self.limit(worker), math.ceil(share)))
+        limit = self.limit(worker)
+        if worker.is_cpu and share > limit:
+            # Equal leases: of full ones first, a small one would be left for the end, beside which streams are idle.
+            share /= math.ceil(share / limit)
+        return max(1, min(limit, math.ceil(share)))
 
     def limit(self, worker: Worker) -> int:
         """Return the most segments that one lease of a worker may have.
