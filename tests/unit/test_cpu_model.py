@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
+
+import pytest
 
 from subtitled.asr.cpu_model import CpuModel
 from subtitled.asr.model import load
@@ -53,6 +57,23 @@ def test_both_forms_are_unloaded_and_the_rest_is_that_of_the_model() -> None:
     model.unload_model()
     assert not streams.is_loaded
     assert not whole.is_loaded
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_loading_leaves_no_threads_of_openmp_behind(streams: int) -> None:
+    """Beside CTranslate2's own, one for each stream and one for the whole; with more, OpenMP's threads wait more slowly."""
+    expected = streams + 1 if streams > 1 else 1
+    counted = (
+        "import os, time, faster_whisper\n"
+        "from subtitled.asr.model import load\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = threads()\n"
+        f"model = load('demo', device='cpu', compute_type='int8', cpu_threads=4, streams={streams})\n"
+        f"for _ in range(100): threads() - before > {expected} and time.sleep(0.05)\n"
+        "print(threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", counted], check=True, capture_output=True, text=True)
+    assert int(done.stdout) == expected
 
 
 def test_a_cpu_with_several_streams_has_both_forms() -> None:

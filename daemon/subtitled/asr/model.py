@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,7 +201,17 @@ def load(
         check_libraries()
     kind = compute_type_for(compute_type, device)
     try:
-        model = _loaded(folder, device=device, compute_type=kind, cpu_threads=cpu_threads, streams=streams)
+        # OpenMP keeps threads for each thread that has run with several, as loading does, until that one ends. With more of
+        # them than processors it does not spin while they wait for each other: a clip would take two to five times as long.
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+            model = thread.submit(
+                _loaded,
+                folder,
+                device=device,
+                compute_type=kind,
+                cpu_threads=cpu_threads,
+                streams=streams,
+            ).result()
     except ValueError as error:
         raise ModelError(f"the model {name!r} with compute_type {kind!r} on {device}: {error}") from error
     except RuntimeError as error:
