@@ -76,7 +76,11 @@ class SlotChecks:
             if not isinstance(action, ac.SendLease) or not action.message.items:
                 continue
             worker = broker.worker_table.current(action.lease.worker)
-            if worker is not None and worker.streams > 1 and len(worker.leases) > 1:
+            if (
+                worker is not None
+                and worker.role is Role.TRANSCRIBE
+                and worker.streams > 1 < len(worker.leases)
+            ):
                 self._check_last_attempts(worker, broker)
             segment = broker.live_jobs.find(action.message.items[0].key)
             if worker is None or segment is None or not worker.failures:

@@ -98,6 +98,28 @@ def test_the_last_attempt_at_a_segment_is_made_alone() -> None:
     assert {b.state(job) for job in b.jobs} == {JobState.WRITING}
 
 
+def test_the_last_attempt_does_not_stop_work_that_goes_first() -> None:
+    """An urgent job of another model has all streams; then the worker is emptied for it."""
+    other = ModelSpec(name="other", engine=pr.EngineSettings(model="small"))
+    b = Bench((ModelSpec(), other), attempts=2)
+    b.worker("p0")
+    cpu(b, 4)
+    loaded = pr.HeldModel(name="other", batch_size=8, load_s=1, streams=4)
+    submit(b, "suspect")
+    b.die("cpu0.1")
+    b.submit("urgent", priority=1, model="other")
+    b.read(*range(40), job="urgent", samples=WINDOW)
+    restarted(b, "cpu0", 4)
+    at_once = []
+    while leases := list(b.broker.lease_dispatch.leases.values()):
+        if b.broker.lease_dispatch.ready.count("other"):
+            at_once.append(len(leases))
+        b.now += 1
+        b.reply(b.lease(leases[0].id), loaded=loaded if leases[0].is_load else None)
+    assert set(at_once[2:]) == {4}, at_once
+    assert {b.state(job) for job in b.jobs} == {JobState.WRITING}
+
+
 # -- leases that are too long ------------------------------------------------------------------------------------------
 
 
@@ -129,26 +151,67 @@ def test_all_running_leases_are_blamed_for_a_worker_that_is_silent() -> None:
     assert [b.stored(0, job).losses for job in "bc"] == [1, 1]
 
 
-def test_an_abandoned_lease_of_a_cpu_does_not_end_the_others() -> None:
+@pytest.mark.parametrize("streams", [2, 4])
+def test_a_segment_that_freezes_its_worker_fails_though_others_are_overdue(streams: int) -> None:
+    """Short clips exceed their time limits before it does, and more of them arrive all the time."""
+    b = bench("p0")
+    cpu(b, streams)
+    submit(b, "frozen")
+    for number in range(300):
+        if b.state("frozen") is JobState.FAILED:
+            break
+        running = list(b.broker.lease_dispatch.leases.values())
+        is_frozen = any(lease.keys[0].job == "frozen" for lease in running)
+        b.wait(3)
+        for identity in ("p0.1", *([] if is_frozen else [b.slot("cpu0").identity])):
+            b.handle(ev.MessageReceived(identity, pr.Heartbeat()))
+        if b.slot("cpu0").state.value == "lost":
+            b.die(b.slot("cpu0").identity)
+            restarted(b, "cpu0", streams)
+        elif not is_frozen:
+            for lease in running:
+                b.reply(b.lease(lease.id))
+        submit(b, f"clip{number}", samples=SECOND)
+    assert b.state("frozen") is JobState.FAILED
+    assert not [job for job in b.jobs if job != "frozen" and b.state(job) is JobState.FAILED]
+
+
+@pytest.mark.parametrize("others", [(), ("b", "c")])
+def test_an_abandoned_lease_of_a_cpu_does_not_end_the_others(others: tuple[str, ...]) -> None:
     """Encoding a window takes a thread of a CPU longer than a worker has to stop an abandoned lease."""
     b = bench("p0", abandon_s=5)
-    cpu(b, 3)
-    submit(b, "a", "b", "c")
+    cpu(b, 4)
+    submit(b, "a", *others)
     b.handle(ev.CancelRequested("a"))
+    b.now += 1
+    submit(b, "later")
     heartbeats(b, 20)
     assert not b.all(ac.KillWorker)
+    for lease in list(b.broker.lease_dispatch.leases.values()):
+        if not lease.is_abandoned:
+            b.reply(b.lease(lease.id))
+    assert {b.state(job) for job in (*others, "later")} == {JobState.WRITING}
     heartbeats(b, 4 * WINDOW / SECOND)
     assert b.last(ac.KillWorker).cause == "did not stop an abandoned lease within 120 s"
-    assert [b.stored(0, job).losses for job in "bc"] == [0, 0]
 
 
-def test_an_abandoned_lease_that_a_cpu_decodes_alone_is_stopped_soon() -> None:
+def test_an_abandoned_lease_of_a_cpu_without_streams_is_stopped_soon() -> None:
     b = bench("p0", abandon_s=5)
-    cpu(b, 3)
+    cpu(b, 1)
     submit(b, "a")
     b.handle(ev.CancelRequested("a"))
     b.wait(5)
     assert b.last(ac.KillWorker).cause == "did not stop an abandoned lease within 5 s"
+
+
+def test_refusals_that_end_a_worker_are_not_blamed_on_its_other_leases() -> None:
+    b = bench("p0", crash_budget=2)
+    cpu(b, 4)
+    submit(b, "a", "b", "c", "d")
+    for lease in list(b.broker.lease_dispatch.leases)[:2]:
+        b.handle(ev.MessageReceived("cpu0.1", pr.LeaseRefused(lease=lease, cause="memory")))
+    assert b.last(ac.KillWorker).cause == "refused a lease: memory"
+    assert [b.stored(0, job).losses for job in "abcd"] == [1, 1, 0, 0]
 
 
 # -- models with fewer streams -----------------------------------------------------------------------------------------
@@ -165,6 +228,38 @@ def test_a_model_with_fewer_streams_gets_no_more_leases_than_it_decodes() -> Non
     submit(b, "b", "c", "d")
     running = [lease.model for lease in b.broker.lease_dispatch.leases.values()]
     assert (running.count("big"), running.count("")) == (2, 3)
+
+
+def test_leases_that_wait_do_not_become_more_than_a_model_decodes() -> None:
+    b = Bench((ModelSpec(), ModelSpec(name="big", engine=pr.EngineSettings(model="large-v3"))))
+    b.worker("p0")
+    b.worker("gpu0", credit=6, streams=2, batch_size=1)
+    submit(b, "load", model="big")
+    b.reply(b.last(ac.SendLease), loaded=pr.HeldModel(name="big", batch_size=1, load_s=15.0, streams=1))
+    submit(b, "a", "b")
+    b.submit("long", model="big")
+    b.read(*range(9), job="long")
+    while leases := b.broker.lease_dispatch.leases:
+        running = [leases[lease].model for lease in b.slot("gpu0").leases[:2]]
+        assert running.count("big") <= 1
+        b.now += 1
+        b.reply(b.lease(min(leases)))
+
+
+def test_a_new_process_decodes_the_default_model_with_all_its_streams() -> None:
+    """The last one had loaded it again when memory was short."""
+    b = Bench((ModelSpec(), ModelSpec(name="big", engine=pr.EngineSettings(model="large-v3"))), max_models=1)
+    b.worker("p0")
+    cpu(b, 16)
+    for job, model in (("x", "big"), ("y", "")):
+        submit(b, job, model=model)
+        while not (b.all(ac.SendLease) and b.last(ac.SendLease).lease.model == model):
+            heartbeats(b, 10)
+        b.reply(b.last(ac.SendLease), loaded=pr.HeldModel(name=model, batch_size=8, load_s=1, streams=2))
+    assert b.slot("cpu0").streams_of("") == 2
+    b.die("cpu0.1")
+    restarted(b, "cpu0", 16)
+    assert b.slot("cpu0").streams_of("") == 16
 
 
 # -- the speed of a lease among others ---------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def _available() -> int | None:
 def _left_in_cgroups() -> list[int]:
     """Return the memory that each control group of the process has left that has a limit: its own one, and those around it."""
     try:
-        entries = _OWN_CGROUP.read_text().splitlines()
+        entries = _OWN_CGROUP.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
     # Of version 2; in a container the path may be the host's, and only the root is there.

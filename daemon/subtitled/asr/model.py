@@ -13,7 +13,7 @@ from msgspec import Struct
 from subtitled.asr import memory
 from subtitled.asr.cpu_model import CpuModel
 from subtitled.asr.cuda import check_libraries, free_bytes
-from subtitled.asr.model_size import ModelSize, read_size
+from subtitled.asr.model_size import read_size
 from subtitled.config.model_files import BUNDLED, fault_of, folder_of, is_convertible
 from subtitled.config.translation_files import is_translation_folder
 from subtitled.errors import ModelError
@@ -130,7 +130,10 @@ def cpu_streams(
     if free is None:
         return Streams(1, batch_size)
     own = int(free * CPU_SHARE * min(1.0, threads / (os.cpu_count() or 1)))
-    size = _size_of(name)
+    try:
+        size = read_size(locate(name))
+    except ValueError:  # a format of the future, or a damaged file, which CTranslate2 reports
+        return Streams(1, batch_size)
     weights = size.weights_bytes(compute_type_for(compute_type, "cpu"))
     window, encoding = (SENTENCE_BYTES, 0) if is_text else (size.window_bytes, size.encoding_bytes)
     if own >= 2 * weights + size.file_bytes:  # which is read whole before it is converted
@@ -168,14 +171,6 @@ def gpu_batch_size(name: str, *, streams: int) -> int:
 def batch_size_for(free: int, model_bytes: int) -> int:
     """Return the batch size, 1 to `MAX_BATCH`, for so much free memory and a model file of that size."""
     return max(1, min(MAX_BATCH, int(free * USED_SHARE / _window_bytes(model_bytes))))
-
-
-def _size_of(name: str) -> ModelSize:
-    folder = locate(name)
-    try:
-        return read_size(folder)
-    except ValueError as error:
-        raise ModelError(f"the model {name!r}: {error}") from error
 
 
 def _model_bytes(name: str) -> int:

@@ -22,9 +22,12 @@ TOKENS = 224
 VOCABULARY = 51_866
 
 _COUNT, _LENGTH, _RANK, _CONTENT = Format("<I"), Format("<H"), Format("<B"), Format("<BI")
-_DECODER_LAYER = re.compile(rb"decoder/layer_(\d+)/")
+_DECODER_LAYER = re.compile(rb"decoder/layer_(\d{1,4})/")
 _LARGEST_COUNT = 100_000
 """No model has so many weights."""
+_LARGEST_RANK = 8
+_BYTES_SINCE = 4
+"""The version since which the size of a weight is in bytes; before, it is the size of a number and how many there are."""
 
 
 class ModelSize(Struct, frozen=True):
@@ -63,7 +66,7 @@ def read_size(folder: Path) -> ModelSize:
     parameters, width = 0, 0
     layers: set[bytes] = set()
     with path.open("rb") as file:
-        _read(file, _COUNT)
+        [version] = _read(file, _COUNT)
         _name(file)
         _read(file, _COUNT)
         [count] = _read(file, _COUNT)
@@ -72,14 +75,18 @@ def read_size(folder: Path) -> ModelSize:
         for _ in range(count):
             name = _name(file)
             [rank] = _read(file, _RANK)
+            if rank > _LARGEST_RANK:
+                raise ValueError(
+                    f"{path}: a weight has {rank} dimensions; at most {_LARGEST_RANK} are expected"
+                )
             dimensions = Format(f"<{rank}I").unpack(_bytes(file, 4 * rank))
-            _, content_bytes = _read(file, _CONTENT)
-            file.seek(content_bytes, 1)
+            item, length = _read(file, _CONTENT)
+            file.seek(length if version >= _BYTES_SINCE else item * length, 1)
             size = 1
             for dimension in dimensions:
                 size *= dimension
             parameters += size
-            if name.startswith(b"decoder/position_encodings/encodings"):
+            if dimensions and name.startswith(b"decoder/position_encodings/encodings"):
                 width = dimensions[-1]
             if found := _DECODER_LAYER.match(name):
                 layers.add(found[1])

@@ -354,6 +354,7 @@ class Broker:
         held = replace(
             worker.resident(DEFAULT_MODEL),
             batch_size=default.batch_size,
+            streams=None,
             is_loaded=True,
             is_pinned=False,
             loaded_at=now,
@@ -484,7 +485,7 @@ class Broker:
             return
         self.lifecycle.advance_all(self.lease_dispatch.requeue(lease, message.cause, is_blamed=True))
         if (worker := self.worker_table.refused(identity)) is not None:
-            self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now)
+            self.worker_loss.kill(worker, f"refused a lease: {message.cause}", now, is_blamed=False)
 
     def _on_lease_abandoned(self, identity: str, message: pr.LeaseAbandoned, now: float) -> None:
         lease = self.lease_dispatch.finish(identity, message, now)

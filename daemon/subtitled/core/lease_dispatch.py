@@ -81,9 +81,7 @@ class LeaseDispatch:
                 continue
             self._out.append(SendMessage(lease.worker, pr.AbandonLease(lease=lease_id)))
             is_started = lease.is_received and worker.leases.index(lease_id) < worker.streams
-            # A CPU may take longer than that to encode a window; the other leases must not be lost for it.
-            has_others = worker.is_cpu and len(worker.leases) > 1
-            due_at = NEVER if is_started and not has_others else lease.due_at
+            due_at = NEVER if is_started and not _may_stop_late(worker) else lease.due_at
             self.leases[lease_id] = replace(lease, is_abandoned=True, due_at=due_at)
             self._start_timers(worker, now)
         self._reduced.clear()
@@ -100,15 +98,10 @@ class LeaseDispatch:
             self.leases[lease.id] = replace(lease, steps=reported.steps, due_at=due_at)
             worker = self._start_timers(worker, now)
 
-    def late_stop_s(self, worker: Worker, now: float) -> float | None:
-        """Return the seconds in which a worker should have stopped an abandoned lease; None if it did not have to yet."""
-        late = [self.leases[lease_id] for lease_id in self.overdue(worker, now)]
-        limits = [lease.limit_s or self.policy.abandon_s for lease in late if lease.is_abandoned]
-        return max(limits, default=None)
-
-    def overdue(self, worker: Worker, now: float) -> set[int]:
-        """Return the leases of a worker, by id, that have exceeded their time limits."""
-        return {lease_id for lease_id in worker.leases if now >= self.leases[lease_id].due_at}
+    def overdue(self, worker: Worker, now: float) -> list[Lease]:
+        """Return the leases of a worker that have exceeded their time limits."""
+        leases = (self.leases[lease_id] for lease_id in worker.leases)
+        return [lease for lease in leases if now >= lease.due_at]
 
     def assign(self, now: float, *, is_paused: bool = False) -> None:
         """Lease the ready segments to workers that may hold a lease; `is_paused`: models are loaded, no segment is leased."""
@@ -159,7 +152,7 @@ class LeaseDispatch:
 
         Workers in the slots `emptied` are to have none but the last attempt at a segment.
         """
-        is_last = self._is_last_attempt(model)
+        is_last = self._is_alone(model)
         workers = [w for w in self.placement.holders(model) if is_last or w.slot not in emptied]
         # An idle worker goes before one with a free stream.
         free = [w for w in self.placement.idle_holders(model) if is_last or w.slot not in emptied]
@@ -175,19 +168,27 @@ class LeaseDispatch:
         key = self.ready.next_suspect(model)
         return key is not None and self._live_jobs.segment(key).losses + 1 >= self.policy.attempts
 
+    def _is_alone(self, model: str) -> bool:
+        """Return whether the next lease of a model must not have others beside it; text cannot end an endpoint's worker."""
+        return not self.placement.is_endpoint(model) and self._is_last_attempt(model)
+
     def _to_be_emptied(self) -> set[str]:
         """Return the slots of workers that get no lease until they are idle, for the last attempt at a segment.
 
-        It is made without other leases beside it, which would be blamed for its worker's end.
+        It is made without other leases beside it, which would be blamed for its worker's end. A worker that a model before it
+        in the queue may have is not emptied.
         """
-        slots = set()
+        slots: set[str] = set()
+        earlier: set[str] = set()
         for model in self.ready.waiting():
-            if not self._is_last_attempt(model) or self._eligible(model, self.placement.idle_holders(model)):
-                continue
-            able = [w for w in self.placement.holders(model) if w.state is WorkerState.BUSY]
-            able = [w for w in able if _is_reliable(w)] or able
-            if able and all(worker.streams > 1 for worker in able):
-                slots.add(min(able, key=lambda worker: (len(worker.leases), worker.slot)).slot)
+            holders = list(self.placement.holders(model))
+            if self._is_alone(model) and not self._eligible(model, self.placement.idle_holders(model)):
+                able = [worker for worker in holders if worker.state is WorkerState.BUSY]
+                able = [worker for worker in able if _is_reliable(worker)] or able
+                free = [worker for worker in able if worker.slot not in earlier]
+                if free and all(worker.streams > 1 for worker in able):
+                    slots.add(min(free, key=lambda worker: (len(worker.leases), worker.slot)).slot)
+            earlier |= {worker.slot for worker in holders}
         return slots
 
     def _lease_to_free(
@@ -414,7 +415,7 @@ class LeaseDispatch:
             may_evict = load.may_evict
         else:
             may_evict = () if worker.leases else self.placement.may_evict(worker, model)
-        is_alone = size > 0 and self._is_last_attempt(model)
+        is_alone = size > 0 and self._is_alone(model)
         keys = self.ready.take(size, model)
         if keys:
             self.placement.needed(model)
@@ -502,7 +503,7 @@ class LeaseDispatch:
                 due_at = now + time_to_arrive(self.policy, in_flight_bytes) + loading_s
                 lease = self.leases[lease_id] = replace(lease, due_at=due_at)
             elif lease.due_at == NEVER and place < worker.streams and lease.is_abandoned:
-                limit_s = self.policy.abandon_s
+                limit_s = self._limit_s(worker, lease) if _may_stop_late(worker) else self.policy.abandon_s
                 lease = self.leases[lease_id] = replace(
                     lease, limit_s=limit_s, due_at=now + limit_s + loading_s
                 )
@@ -523,12 +524,14 @@ class LeaseDispatch:
         """Return whether a busy worker may have a further lease of a model, to start it at once or to wait."""
         if worker.state is not WorkerState.BUSY or worker.failures:
             return False
-        if worker.streams == 1 or len(worker.leases) >= worker.streams:
+        if worker.streams == 1:
             return True
         leases = [self.leases[lease_id] for lease_id in worker.leases]
-        # Each of as many leases as it has streams counts as started.
-        is_free = sum(lease.model == model for lease in leases) < worker.streams_of(model)
-        return is_free and not any(lease.is_alone for lease in leases)
+        if any(lease.is_alone for lease in leases):
+            return False
+        # Each of as many leases as it has streams counts as started, and one that waits will be among them.
+        streams = worker.streams_of(model)
+        return streams == worker.streams or sum(lease.model == model for lease in leases) < streams
 
     def _limit_s(self, worker: Worker, lease: Lease) -> float:
         """Return the seconds that a lease may take without progress.
@@ -543,6 +546,14 @@ class LeaseDispatch:
         segments = (self._live_jobs.find(key) for key in lease.keys)
         losses = max((segment.losses for segment in segments if segment is not None), default=0)
         return limit_s * 2.0 ** min(losses, MAX_DOUBLINGS)
+
+
+def _may_stop_late(worker: Worker) -> bool:
+    """Return whether an abandoned lease has its usual time limit: a CPU's other leases must not be lost for it.
+
+    Encoding a window there may take longer than `abandon_s`. Its other streams work meanwhile.
+    """
+    return worker.is_cpu and worker.streams > 1
 
 
 def _is_reliable(worker: Worker) -> bool:

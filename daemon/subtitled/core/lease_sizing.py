@@ -61,11 +61,13 @@ class LeaseSizing:
 
     def updated_throughput(self, worker: Worker, lease: Lease, now: float) -> Throughput:
         """Return a worker's throughput after a lease that it has just finished."""
-        streams = worker.streams_of(self._model)
-        # Where streams were idle beside it, it was decoded with their threads too. They help with half of the work: it
-        # takes about 0.7 of the time with twice the threads.
-        running = min(streams, (lease.beside + min(len(worker.leases), worker.streams)) / 2)
-        took_s = (now - lease.begun_at) * math.sqrt(streams / running)
+        took_s = now - lease.begun_at
+        if worker.is_cpu and lease.pcm_bytes:
+            # Where streams were idle beside it, it was decoded with their threads too. They help with half of the work: it
+            # takes about 0.7 of the time with twice the threads.
+            streams = worker.streams_of(self._model)
+            running = min(streams, (lease.beside + min(len(worker.leases), worker.streams)) / 2)
+            took_s *= math.sqrt(streams / running)
         if took_s <= 0:
             return self._throughput(worker)
         if not self._throughput(worker).leases:

@@ -38,22 +38,32 @@ class WorkerLoss:
         self._lease_dispatch = lease_dispatch
         self._out = out
 
-    def kill(self, worker: Worker, cause: str, now: float) -> None:
+    def kill(self, worker: Worker, cause: str, now: float, *, is_blamed: bool = True) -> None:
         """Release a worker's work, and kill the worker.
 
-        Where leases are overdue, only they are blamed; nothing is if it did not stop an abandoned one. A file without progress
-        is blamed only if its folder answers.
+        Where leases are overdue in a worker that sends heartbeats, only they are blamed; nothing is if it did not stop an
+        abandoned one. A file without progress is blamed only if its folder answers.
         """
+        policy = self._worker_table.policy
         if self._worker_table.is_stalled(worker, now) and worker.feed is not None:
             self._prepare_dispatch.hold_folder(self._live_jobs.job(worker.feed.job), cause)
-        is_silent = worker.is_remote and now >= worker.seen_at + self._worker_table.policy.silence_s
-        late_s = None if is_silent else self._lease_dispatch.late_stop_s(worker, now)
-        if late_s is not None:
+        is_silent = worker.is_remote and now >= worker.seen_at + policy.silence_s
+        overdue = self._lease_dispatch.overdue(worker, now)
+        abandoned = [lease for lease in overdue if lease.is_abandoned]
+        suspects = {lease.id for lease in overdue if not lease.is_abandoned}
+        is_late = bool(abandoned) and not suspects and not is_silent
+        if is_late:
+            late_s = max(lease.limit_s or policy.abandon_s for lease in abandoned)
             cause = f"did not stop an abandoned lease within {late_s:g} s"
-        overdue = (
-            self._lease_dispatch.overdue(worker, now) or None
-        )  # None: it is silent, because of any of them
-        blamed = self.release(worker, cause, now, is_blamed=late_s is None, only=overdue)
+        # Any lease may have stopped a process that sends nothing.
+        is_alive = now < worker.seen_at + policy.silence_s / 2
+        blamed = self.release(
+            worker,
+            cause,
+            now,
+            is_blamed=is_blamed and not is_late,
+            only=suspects if suspects and is_alive else None,
+        )
         worker = self._worker_table.workers[worker.slot]
         lost = self._worker_table.move(
             worker, WorkerEvent.OVERDUE, cause=cause, due_at=NEVER, blamed=blamed if is_silent else None
