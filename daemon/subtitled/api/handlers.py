@@ -534,6 +534,7 @@ class RequestHandlers:
         return RefusedError("NOT_FOUND", f"job {job.id}: its file is gone from {where}; {remedy}")
 
     def _delete(self, request: int, row: JobRow, peer: Peer) -> None:
+        _check_closed(row.job)
         if not is_deletable(row):
             raise RefusedError(
                 "WRONG_STATE",
@@ -808,10 +809,15 @@ def _run_charged(
     pool.run(run, done, failed, Exception)
 
 
-def _check_retryable(job: Job) -> None:
-    """Raise RefusedError unless a job can be retried."""
+def _check_closed(job: Job) -> None:
+    """Raise RefusedError while the files of a failed job are moved and written."""
     if job.state is JobState.FAILED and not job.is_closed:
         raise RefusedError("WRONG_STATE", f"job {job.id}: its files are being written; try again in a moment")
+
+
+def _check_retryable(job: Job) -> None:
+    """Raise RefusedError unless a job can be retried."""
+    _check_closed(job)
     if job.state is not JobState.FAILED:
         raise RefusedError(
             "WRONG_STATE", f"job {job.id} is {job.state.value}; only a failed job can be retried"
