@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -57,6 +58,22 @@ def test_both_forms_are_unloaded_and_the_rest_is_that_of_the_model() -> None:
     model.unload_model()
     assert not streams.is_loaded
     assert not whole.is_loaded
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "50000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_of_openmp_do_not_spin_for_long_unless_that_is_configured(
+    given: dict[str, str], found: str
+) -> None:
+    """It is set before CTranslate2 is imported, which reads it."""
+    asked = (
+        "import os, sys; import subtitled.asr.model\n"
+        "print(os.environ['GOMP_SPINCOUNT'], 'ctranslate2' in sys.modules)"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", asked], check=True, capture_output=True, text=True, env=environ
+    )
+    assert done.stdout.split() == [found, "False"]
 
 
 @pytest.mark.parametrize("streams", [1, 2])

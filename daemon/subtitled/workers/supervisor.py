@@ -29,6 +29,7 @@ _KEPT_PREFIXES = (
     "XDG_",
     "CT2_",
     "OMP_",
+    "GOMP_",
     "MKL_",
     "OPENBLAS_",
     "NVIDIA_",
