@@ -35,8 +35,8 @@ def free_bytes(device: str) -> int | None:
     """
     if device != "cpu":
         return cuda.free_bytes()
-    available = _available()
-    return min([*_left_in_cgroups(), *([] if available is None else [available])], default=None)
+    found = [_available(), *_left_in_cgroups()]
+    return min((free for free in found if free is not None), default=None)
 
 
 def _available() -> int | None:
@@ -47,8 +47,8 @@ def _available() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _left_in_cgroups() -> list[int]:
-    """Return the memory that each control group of the process has left that has a limit: its own one, and those around it."""
+def _left_in_cgroups() -> list[int | None]:
+    """Return the memory left in the process's control group, and in those around it; None for one without a limit."""
     try:
         entries = _OWN_CGROUP.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -57,8 +57,7 @@ def _left_in_cgroups() -> list[int]:
     path = next((entry[3:].strip("/") for entry in entries if entry.startswith("0::")), "")
     own = _CGROUPS / path
     groups = [own, *own.parents]
-    found = [_left_in(group) for group in groups[: groups.index(_CGROUPS) + 1]]
-    return [left for left in found if left is not None]
+    return [_left_in(group) for group in groups[: groups.index(_CGROUPS) + 1]]
 
 
 def _left_in(group: Path) -> int | None:

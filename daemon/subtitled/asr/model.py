@@ -137,7 +137,9 @@ def cpu_streams(
     weights = size.weights_bytes(compute_type_for(compute_type, "cpu"))
     window, encoding = (SENTENCE_BYTES, 0) if is_text else (size.window_bytes, size.encoding_bytes)
     if own >= 2 * weights + size.file_bytes:  # which is read whole before it is converted
-        found = streams_within(own - 2 * weights, window, threads, batch_size, encoding, most)
+        found = streams_within(
+            own - 2 * weights, window, threads, batch_size, encoding, most or MAX_CPU_STREAMS
+        )
         if found.count > 1:
             return found
     return streams_within(own - weights, window, threads, batch_size, encoding, most=1)
@@ -149,7 +151,7 @@ def streams_within(
     threads: int,
     batch_size: int,
     encoding_bytes: int = 0,
-    most: int | None = None,
+    most: int = MAX_CPU_STREAMS,
 ) -> Streams:
     """Return as many streams as there are threads, if so much memory has room for them, and the batch of each.
 
@@ -157,8 +159,8 @@ def streams_within(
     `MIN_CPU_BATCH`, before there are fewer of them.
     """
     least_bytes = min(batch_size, MIN_CPU_BATCH) * window_bytes + encoding_bytes
-    most = max(1, min(threads, most or MAX_CPU_STREAMS, MAX_CPU_STREAMS, free // least_bytes))
-    count = max(1, threads // -(-threads // most)) if most > 1 else 1
+    most = max(1, min(threads, most, free // least_bytes))
+    count = threads // -(-threads // most)
     return Streams(count, max(1, min(batch_size, (free // count - encoding_bytes) // window_bytes)))
 
 

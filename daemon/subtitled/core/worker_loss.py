@@ -119,7 +119,8 @@ class WorkerLoss:
             is_loading = lease.is_load and not lease.steps
             if is_loading and is_current and is_blamed:
                 self._lease_dispatch.placement.lost(worker.slot, lease.model, cause, now)
-            is_suspect = is_current and is_blamed and not is_loading and (only is None or lease.id in only)
+            may_be_cause = only is None or lease.id in only
+            is_suspect = is_current and is_blamed and may_be_cause and not is_loading
             jobs |= self._lease_dispatch.requeue(lease, cause, is_blamed=is_suspect)
             blamed += lease.keys if is_suspect else ()
         feed = self._prepare_dispatch.release(self._worker_table.workers[worker.slot])
